@@ -1,0 +1,1 @@
+"""Programs for a developer's machine: what the Makefile calls."""
