@@ -84,8 +84,8 @@ class BodyMaker:
     def __init__(self, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - filler, not a secret
         noise = chance.randbytes(_NOISE_BYTES)
-        # One chosen word takes five bytes on average; twice as many are enough.
-        text = " ".join(chance.choices(_SPEECH.split(), k=_TEXT_BYTES // 2)).encode()[:_TEXT_BYTES]
+        # One chosen word takes five bytes on average: this is more than enough.
+        text = " ".join(chance.choices(_SPEECH.split(), k=_TEXT_BYTES // 3)).encode()[:_TEXT_BYTES]
         self._noise = Filler(memoryview(noise + noise[:CHUNK_BYTES]), _NOISE_BYTES)
         self._text = Filler(memoryview((text * 2)[: _TEXT_BYTES + CHUNK_BYTES]), _TEXT_BYTES)
 
