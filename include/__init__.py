@@ -1,0 +1,1 @@
+"""The program: archives Webex Contact Center. It never imports Airflow."""

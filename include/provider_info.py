@@ -1,1 +1,61 @@
-def get_provider_info(): return {"package-name":"webex-contact-center-archive","name":"x","description":"x"}
+"""Tells Airflow, through the entry point `apache_airflow_provider`, of the connection type and its form."""
+
+from typing import Any
+
+_DISTRIBUTION = "webex-contact-center-archive"
+_TEXT: dict[str, object] = {"type": ["string", "null"]}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider dictionary: shape as of Airflow 3.3 (its provider_info.schema.json)."""
+    return {
+        "package-name": _DISTRIBUTION,
+        "name": "Webex Contact Center",
+        "description": "The connection to Webex Contact Center as a service app.",
+        "connection-types": [
+            {
+                "connection-type": "webex_contact_center",
+                "hook-name": "Webex Contact Center",
+                "hook-class-name": "plugins.webex_hook.WebexContactCenterHook",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port"],
+                    "relabeling": {
+                        "host": "Data centre or base URL",
+                        "login": "Client id",
+                        "password": "Client secret",
+                    },
+                    "placeholders": {
+                        "host": "us1, eu1, eu2, ca1, anz1, jp1, sg1, in1 or https://…",
+                        "login": "of the service app",
+                    },
+                },
+                "conn-fields": {
+                    "org_id": {
+                        "label": "Org id (required)",
+                        "description": "The organisation id that Control Hub shows under Account.",
+                        "schema": {"type": "string"},
+                    },
+                    "refresh_token": {
+                        "label": "First refresh token",
+                        "description": "Of the first token pair; later ones live in the variable wxcc_token.",
+                        "schema": {**_TEXT, "format": "password"},
+                    },
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "description": "The rate budget of the client id, over everything that runs at once.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1, "default": 50},
+                    },
+                    "token_url": {
+                        "label": "Token URL",
+                        "description": "Only for a stand-in; empty means https://webexapis.com/v1/access_token.",
+                        "schema": _TEXT,
+                    },
+                    "media_hosts": {
+                        "label": "Media hosts",
+                        "description": "Hosts of download URLs, divided by commas; empty means those of S3.",
+                        "schema": _TEXT,
+                    },
+                },
+            }
+        ],
+    }

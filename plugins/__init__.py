@@ -1,0 +1,1 @@
+"""How Airflow lends its connections, variables, failures and parameters to the program."""

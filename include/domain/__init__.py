@@ -1,0 +1,1 @@
+"""Values and rules of the archive: no network, no files, no Airflow."""

@@ -1,0 +1,1 @@
+"""The steps of each job; one module for each DAG, of the same name."""

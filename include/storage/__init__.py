@@ -1,0 +1,1 @@
+"""The bucket as the program sees it: whole objects, working files and tables."""

@@ -1,0 +1,1 @@
+"""Webex as the program sees it: tokens, contact tasks, captures and their downloads."""

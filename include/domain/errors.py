@@ -1,0 +1,31 @@
+"""Errors, named by what the caller should do.
+
+ArchiveError
+├── TransientError     another attempt may succeed          → Airflow retries
+├── PermanentError     the same request would be refused    → fail at once, a person acts
+│   └── TokenRejected  Webex refuses the credentials        → the same, about the service app
+└── CapturesFailed     the run did all it could; some captures are rows with the outcome `failed`
+
+A message is one sentence or two: what is wrong, which setting it concerns, what to do. It never
+holds a token, a signed URL, a response body, a phone number or an e-mail address.
+"""
+
+
+class ArchiveError(Exception):
+    """Base of every error that this program raises on purpose."""
+
+
+class TransientError(ArchiveError):
+    """Another attempt may succeed: the network, a server's trouble, a token not there yet."""
+
+
+class PermanentError(ArchiveError):
+    """The same request would be refused again: a setting is wrong and a person must act."""
+
+
+class TokenRejected(PermanentError):
+    """Webex refuses the client credentials, the refresh token or the access token."""
+
+
+class CapturesFailed(ArchiveError):
+    """All the rest is archived; the named captures are rows with the outcome ``failed``."""

@@ -1,0 +1,73 @@
+"""Copies one capture into the bucket: visible only when it is whole and plausible."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from include.domain.object_keys import Kind, ObjectKey
+from include.storage.formats import format_check_for
+from include.storage.object_store import ObjectStore
+
+
+@dataclass(frozen=True)
+class StoredCapture:
+    """A whole capture in the bucket: length, SHA-256 in hex, and the format that its content showed."""
+
+    size_bytes: int
+    sha256: str
+    format: str
+
+
+def store_capture(
+    store: ObjectStore,
+    key: ObjectKey,
+    chunks: Iterable[bytes],
+    *,
+    size_bytes: int | None,
+    kind: Kind,
+    file_name: str | None,
+) -> StoredCapture:
+    """Copy a stream to its final key and say what is there.
+
+    The object appears only after every byte passed the check of its format, and the announced length
+    (which the stream itself enforces); anything else leaves nothing behind and an older object as it was.
+
+    Raises:
+        Implausible: The bytes are not the file that was announced.
+        ArchiveError: What the chunks or the store raise.
+    """
+    check = format_check_for(kind, file_name)
+    found_format = ""
+
+    def checked() -> Iterator[bytes]:
+        nonlocal found_format
+        received = 0
+        for chunk in chunks:
+            check.feed(chunk)
+            received += len(chunk)
+            yield chunk
+        # Runs before the store sees the end of the stream, so before anything becomes visible.
+        found_format = check.finish(received, is_length_announced=size_bytes is not None)
+
+    copy = store.write_stream(key, checked(), size_bytes)
+    return StoredCapture(copy.size_bytes, copy.sha256, found_format)
+
+
+def read_back(
+    store: ObjectStore, key: ObjectKey, *, kind: Kind, file_name: str | None
+) -> StoredCapture:
+    """What is stored under a key, found by reading every byte of it from the bucket.
+
+    Raises:
+        Implausible: The object is not such a file.
+    """
+    check = format_check_for(kind, file_name)
+    digest = hashlib.sha256()
+    size_bytes = 0
+    for chunk in store.iter_bytes(key):
+        check.feed(chunk)
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    return StoredCapture(
+        size_bytes, digest.hexdigest(), check.finish(size_bytes, is_length_announced=True)
+    )

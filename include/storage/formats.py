@@ -1,0 +1,171 @@
+"""Judges whether a stream is plausibly the file it should be, while it passes by.
+
+Webex publishes neither checksum nor size, and error bodies have been stored as recordings elsewhere
+(demands: 880 "successes" that were error pages). So each file is judged by its content, never by a status.
+"""
+
+import struct
+from typing import Protocol
+
+import ijson  # pyright: ignore[reportMissingTypeStubs] - ships none
+
+from include.domain.errors import ArchiveError
+from include.domain.object_keys import Kind
+
+_HEAD_BYTES = 512
+_MAX_JSON_DEPTH = 200
+_MAX_TOP_LEVEL_KEYS = 64
+_ERROR_MEMBERS = frozenset(
+    {"error", "errors", "message", "code", "status", "key", "trackingid", "timestamp", "path"}
+)
+# A RIFF header that says 0 or all ones was written before its writer knew the length.
+_UNKNOWN_RIFF_SIZES = frozenset({0, 0xFFFFFFFF})
+
+
+class Implausible(ArchiveError):
+    """The bytes are not the file that was announced; nothing may be stored from them."""
+
+
+class FormatCheck(Protocol):
+    """Sees every byte of a stream once; its verdict comes before anything is visible."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes.
+
+        Raises:
+            Implausible: What came so far cannot be the beginning of such a file.
+        """
+        ...
+
+    def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:
+        """The name of the format, once all bytes are there.
+
+        Raises:
+            Implausible: The file is empty or incomplete.
+        """
+        ...
+
+
+def format_check_for(kind: Kind, file_name: str | None) -> FormatCheck:
+    """The check for a capture: by its name where that says something, else by its kind."""
+    name = (file_name or "").lower()
+    if name.endswith(".wav"):
+        return WavCheck()
+    if name.endswith(".json") or (kind == "transcript" and "." not in name):
+        return JsonCheck()
+    return OtherCheck(name.rpartition(".")[2][:16] if "." in name else kind)
+
+
+class WavCheck:
+    """RIFF/WAVE, or its 64-bit form RF64 for files past 4 GiB."""
+
+    def __init__(self) -> None:
+        self._head = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep the header and refuse another one as soon as it is there."""
+        if len(self._head) < 12:
+            self._head = (self._head + chunk[:12])[:12]
+            if len(self._head) == 12 and (
+                self._head[:4] not in {b"RIFF", b"RF64"} or self._head[8:] != b"WAVE"
+            ):
+                raise Implausible(
+                    "The body is not a WAV file: it does not begin with RIFF and WAVE."
+                )
+
+    def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:
+        """Without an announced length, the header's own length must be there."""
+        if len(self._head) < 12 or size_bytes <= 44:
+            raise Implausible(f"The WAV file has no sound: {size_bytes} bytes.")
+        riff_size: int = struct.unpack("<I", self._head[4:8])[0]
+        if not is_length_announced and (
+            riff_size in _UNKNOWN_RIFF_SIZES
+            or self._head[:4] == b"RF64"
+            or riff_size + 8 > size_bytes
+        ):
+            raise Implausible(
+                f"The length of the WAV file cannot be proved: {size_bytes} bytes came."
+            )
+        return "wav"
+
+
+class JsonCheck:
+    """One complete JSON value that is not an error message; parsed as it passes, never kept."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, object]] = ijson.sendable_list()
+        self._parser = ijson.basic_parse_coro(self._events)
+        self._depth = 0
+        self._top_level: set[str] = set()
+        self._kind = ""
+        self._is_first = True
+
+    def feed(self, chunk: bytes) -> None:
+        """Parse the next bytes."""
+        if self._is_first:
+            self._is_first = False
+            chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+        try:
+            self._parser.send(chunk)
+        except (ijson.JSONError, ValueError, OverflowError):
+            raise Implausible("The body is not JSON.") from None
+        self._look()
+
+    def _look(self) -> None:
+        for event, value in self._events:
+            if not self._kind:
+                self._kind = event
+            if event in {"start_map", "start_array"}:
+                self._depth += 1
+            elif event in {"end_map", "end_array"}:
+                self._depth -= 1
+            elif (
+                event == "map_key"
+                and self._depth == 1
+                and len(self._top_level) < _MAX_TOP_LEVEL_KEYS
+            ):
+                self._top_level.add(str(value))
+            if self._depth > _MAX_JSON_DEPTH:
+                raise Implausible(f"The JSON is nested more than {_MAX_JSON_DEPTH} levels deep.")
+        self._events.clear()
+
+    def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:  # noqa: ARG002 - JSON proves itself
+        """The format by content, not by name: vCon files may keep the legacy name (documented)."""
+        try:
+            self._parser.close()
+        except (ijson.JSONError, ValueError, OverflowError):
+            raise Implausible(f"The JSON is incomplete: {size_bytes} bytes.") from None
+        self._look()
+        if self._kind not in {"start_map", "start_array"}:
+            raise Implausible("The body is not a JSON object.")
+        names = {name.lower() for name in self._top_level}
+        if names & {"error", "errors", "message"} and names <= _ERROR_MEMBERS:
+            raise Implausible("The body is an error message instead of a transcript.")
+        if "vcon" in names:
+            return "vcon"
+        return "voice_transcript" if "responsecontents" in names else "json"
+
+
+class OtherCheck:
+    """Any other file: not empty, of proved length, and no error page in its place."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._head = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep the first bytes."""
+        if len(self._head) < _HEAD_BYTES:
+            self._head += chunk[:_HEAD_BYTES]
+
+    def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:
+        """Markup or JSON where media should be is an error body."""
+        if size_bytes == 0:
+            raise Implausible("The file is empty.")
+        if self._head.lstrip()[:1] in {b"<", b"{"}:
+            raise Implausible(
+                "The body is markup or JSON, such as an error message, and no media file."
+            )
+        if not is_length_announced:
+            raise Implausible(f"The length of the file cannot be proved: {size_bytes} bytes came.")
+        return self._name

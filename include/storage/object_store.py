@@ -1,0 +1,330 @@
+"""The only place that talks to S3: one bucket, with errors named by what to do."""
+
+import hashlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from include.domain.errors import PermanentError, TransientError
+from include.domain.object_keys import ObjectKey
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+else:
+    S3Client = Any
+
+CONNECTION_ID = "wxcc_store"
+PART_BYTES = 8 << 20
+_MAX_PARTS = 10_000  # of S3
+_READ_BYTES = 1 << 20
+_REFUSED_CREDENTIALS = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+    }
+)
+_WRONG_REGION = frozenset(
+    {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"}
+)
+
+
+class ConditionFailed(Exception):
+    """Another writer was faster: the object is not what the condition says. Read it again and repeat."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of the bucket, as a listing or a look at it tells."""
+
+    key: ObjectKey
+    size_bytes: int
+    etag: str
+    last_modified: datetime
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a write may take effect: the object must be absent (None) or still have this ETag."""
+
+    etag: str | None
+
+
+@dataclass(frozen=True)
+class StoredCopy:
+    """What was stored: its length and the SHA-256 of its bytes, in hex."""
+
+    size_bytes: int
+    sha256: str
+
+
+class ObjectStore:
+    """The bucket of the archive.
+
+    Raises (every method):
+        PermanentError: Bucket, key pair or rights are wrong; the sentence names the field.
+        TransientError: The store is in trouble or out of reach.
+    """
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client = client
+        self.bucket = bucket
+
+    def check(self) -> None:
+        """Fail now, with the setting's name, rather than after an hour of downloads."""
+        with self._named_errors():
+            self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[StoredObject]:
+        """All objects whose key begins with the prefix, in the order of their keys."""
+        with self._named_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+            )
+            for page in pages:
+                for item in page.get("Contents", []):
+                    yield StoredObject(
+                        key=ObjectKey(item["Key"]),  # pyright: ignore[reportTypedDictNotRequiredAccess]
+                        size_bytes=item["Size"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
+                        etag=item["ETag"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
+                        last_modified=item["LastModified"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
+                    )
+
+    def head(self, key: ObjectKey) -> StoredObject | None:
+        """The object under a key, or None."""
+        with self._named_errors():
+            try:
+                found = self._client.head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if _status(error) == 404:
+                    return None
+                raise
+            return StoredObject(
+                key=key,
+                size_bytes=found["ContentLength"],
+                etag=found["ETag"],
+                last_modified=found["LastModified"],
+            )
+
+    def read(self, key: ObjectKey) -> tuple[bytes, str] | None:
+        """The bytes and the ETag of a small object (a table partition, a working file), or None."""
+        with self._named_errors():
+            try:
+                found = self._client.get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if _code(error) == "NoSuchKey":
+                    return None
+                raise
+            with found["Body"] as body:
+                return body.read(), found["ETag"]
+
+    def iter_bytes(self, key: ObjectKey) -> Iterator[bytes]:
+        """The bytes of an object of any size, in small pieces."""
+        with (
+            self._named_errors(),
+            self._client.get_object(Bucket=self.bucket, Key=key)["Body"] as body,
+        ):
+            yield from body.iter_chunks(_READ_BYTES)
+
+    def write(self, key: ObjectKey, body: bytes, condition: Condition | None = None) -> None:
+        """Put a small object; a reader sees the old one or the new one, never a part.
+
+        Where the store does not know conditional writes (501), the write takes effect without condition:
+        such a store needs one writer at a time.
+
+        Raises:
+            ConditionFailed: The condition does not hold.
+        """
+        conditions: dict[str, str] = {}
+        if condition is not None:
+            conditions = {"IfMatch": condition.etag} if condition.etag else {"IfNoneMatch": "*"}
+        with self._named_errors():
+            try:
+                self._client.put_object(
+                    Bucket=self.bucket, Key=key, Body=body, **cast("Any", conditions)
+                )
+            except ClientError as error:
+                if conditions and (
+                    _status(error) == 412 or _code(error) == "ConditionalRequestConflict"
+                ):
+                    raise ConditionFailed(key) from None
+                if conditions and "IfMatch" in conditions and _status(error) == 404:
+                    raise ConditionFailed(key) from None
+                if not conditions or _status(error) != 501:
+                    raise
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def write_stream(
+        self, key: ObjectKey, chunks: Iterable[bytes], size_bytes: int | None
+    ) -> StoredCopy:
+        """Put an object of any size from its chunks, in memory for two parts at the most.
+
+        The object appears under its key only after the last chunk: when the iteration raises, or this
+        process dies, nothing becomes visible and an object already under the key stays as it was.
+
+        Args:
+            key: Where to.
+            chunks: The bytes; its errors pass through.
+            size_bytes: The announced length, which only chooses the size of the parts.
+        """
+        part_bytes = max(PART_BYTES, -(-(size_bytes or 0) // _MAX_PARTS))
+        digest = hashlib.sha256()
+        parts = _parts(chunks, part_bytes)
+        first = next(parts, b"")
+        digest.update(first)
+        following = next(parts, None)
+        if following is None:
+            with self._named_errors():
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=first)
+            return StoredCopy(len(first), digest.hexdigest())
+        return self._write_multipart(key, first, following, parts, digest)
+
+    def _write_multipart(
+        self,
+        key: ObjectKey,
+        first: bytes,
+        second: bytes,
+        rest: Iterator[bytes],
+        digest: "hashlib._Hash",  # pyright: ignore[reportPrivateUsage] - its only name
+    ) -> StoredCopy:
+        with self._named_errors():
+            upload_id = self._client.create_multipart_upload(Bucket=self.bucket, Key=key)[
+                "UploadId"
+            ]
+        etags: list[str] = []
+        size = 0
+
+        def upload(body: bytes) -> None:
+            nonlocal size
+            with self._named_errors():
+                answer = self._client.upload_part(
+                    Bucket=self.bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=len(etags) + 1,
+                    Body=body,
+                )
+            etags.append(answer["ETag"])
+            size += len(body)
+
+        try:
+            upload(first)
+            del first
+            body: bytes | None = second
+            del second
+            while body is not None:
+                digest.update(body)
+                upload(body)
+                body = next(rest, None)
+            with self._named_errors():
+                self._client.complete_multipart_upload(
+                    Bucket=self.bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    MultipartUpload={
+                        "Parts": [
+                            {"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, start=1)
+                        ]
+                    },
+                )
+        except BaseException:
+            self._abort(key, upload_id)
+            raise
+        return StoredCopy(size, digest.hexdigest())
+
+    def _abort(self, key: ObjectKey, upload_id: str) -> None:
+        """Free what a failed upload left; when even that fails, the sweep of open uploads does it."""
+        try:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+        except (ClientError, BotoCoreError, OSError):
+            return
+
+    def delete(self, keys: Iterable[ObjectKey]) -> None:
+        """Remove working files; a key that is not there is no error."""
+        with self._named_errors():
+            for key in keys:
+                self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    @contextmanager
+    def _named_errors(self) -> Generator[None]:
+        """Turn what the S3 client raises into errors named by what to do; no body is quoted."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._meaning(error) from None
+        except (NoCredentialsError, PartialCredentialsError):
+            raise PermanentError(
+                f"The connection {CONNECTION_ID} has no key pair and this machine has no role of its own: set "
+                "login (access key id) and password (secret access key)."
+            ) from None
+        except (BotoCoreError, OSError) as error:
+            raise TransientError(
+                f"The object store cannot be reached ({type(error).__name__}): check the network and the extra "
+                f"field endpoint_url of the connection {CONNECTION_ID}."
+            ) from None
+
+    def _meaning(self, error: ClientError) -> PermanentError | TransientError:
+        code, status = _code(error), _status(error)
+        if code == "NoSuchBucket":
+            return PermanentError(
+                f"The bucket {self.bucket} does not exist: create it, or correct the extra field "
+                f"service_config.s3.bucket_name of the connection {CONNECTION_ID}."
+            )
+        if code in _REFUSED_CREDENTIALS or status == 401:
+            return PermanentError(
+                f"The object store refuses the key pair ({code}): check login (access key id) and password "
+                f"(secret access key) of the connection {CONNECTION_ID}."
+            )
+        if status == 403:
+            return PermanentError(
+                f"The object store denies {error.operation_name} on the bucket {self.bucket} ({code}): check login "
+                f"and password of the connection {CONNECTION_ID}, and that they may list, read, write and "
+                "delete (docs/configuration.md has the policy)."
+            )
+        if code in _WRONG_REGION:
+            return PermanentError(
+                f"The bucket {self.bucket} is in another region: correct the extra field region_name of the "
+                f"connection {CONNECTION_ID}."
+            )
+        if (
+            status >= 500
+            or status in {408, 429}
+            or code in {"SlowDown", "RequestTimeout", "Throttling"}
+        ):
+            return TransientError(
+                f"The object store answered {status} {code} to {error.operation_name}."
+            )
+        return PermanentError(f"The object store refuses {error.operation_name}: {status} {code}.")
+
+
+def _parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[bytes]:
+    """The chunks joined to parts of one size; only the last may be smaller. Never an empty part."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= part_bytes:
+            yield bytes(buffer[:part_bytes])
+            del buffer[:part_bytes]
+    if buffer:
+        yield bytes(buffer)
+
+
+def _code(error: ClientError) -> str:
+    """S3's own name of an error; a HEAD has no body, its code is the status."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return "".join(char for char in code if char.isalnum())[:60]
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,0 +1,236 @@
+"""Asks which captures contact tasks have: POST /v1/captures/query, ten contact tasks at a time."""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from pydantic import SecretStr
+
+from include.domain.contact_centre import Capture, JsonObject
+from include.domain.object_keys import Kind
+from include.webex.contact_tasks import boolean, instant, text, unidentified
+from include.webex.http_client import Refused, TooLarge, WebexClient
+
+log = logging.getLogger(__name__)
+
+MAX_CONTACT_TASKS_PER_CAPTURES_QUERY = 10  # documented: maxItems
+URL_EXPIRATION_MINUTES = 60  # documented: the maximum, in minutes
+
+_RECORDING_FIELDS = frozenset(
+    {
+        "id", "configid", "segment", "filename", "filepath", "starttime", "stoptime", "participants",
+        "channel1", "channel2", "calltype", "sensitive", "source", "provider", "languagecode",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What a captures query asks for beside the stitched recordings and the transcripts.
+
+    An archive of record wants all there is, so the newer flags are on by default; they are sent only when
+    they are on, since how older cells treat them is unknown (see `CapturesQuery`).
+    """
+
+    include_segments: bool = False
+    include_virtual_agent: bool = True
+    include_screen_recordings: bool = True
+
+    def to_query(self) -> JsonObject:
+        """The flags as members of the request's ``query`` object."""
+        query: JsonObject = {"includeSegments": self.include_segments}
+        if self.include_virtual_agent:
+            query["includeVARecordings"] = True
+        if self.include_screen_recordings:
+            query["includeScreenRecordings"] = True
+        return query
+
+
+def batches(contact_task_ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The ids in batches as large as one captures query takes, each id once, order kept."""
+    unique = list(dict.fromkeys(contact_task_ids))
+    for start in range(0, len(unique), MAX_CONTACT_TASKS_PER_CAPTURES_QUERY):
+        yield tuple(unique[start : start + MAX_CONTACT_TASKS_PER_CAPTURES_QUERY])
+
+
+@dataclass
+class CapturesQuery:
+    """Queries captures with one set of options; remembers when an older cell refuses the newer flags."""
+
+    client: WebexClient
+    options: CaptureOptions
+
+    def __call__(self, contact_task_ids: Sequence[str]) -> Mapping[str, list[Capture] | None]:
+        """The captures of one batch of contact tasks, by contact task id; never fewer keys than ids.
+
+        A contact task without an entry, or with empty lists, has an empty list: that may mean none, not
+        yet, purged or never existed (documented). None stands for a contact task that the API refuses to
+        be asked about: a batch refused for no known reason is asked once more without the newer flags and
+        then halved until the refused id is alone.
+
+        Raises:
+            ArchiveError: As `WebexClient.post`.
+        """
+        try:
+            return self._query(contact_task_ids, self.options)
+        except Refused:
+            older = replace(
+                self.options, include_virtual_agent=False, include_screen_recordings=False
+            )
+            if older == self.options:
+                return self._halves(contact_task_ids)
+        except TooLarge:
+            return self._halves(contact_task_ids)
+        try:
+            answer = self._query(contact_task_ids, older)
+        except Refused:
+            return self._halves(contact_task_ids)
+        self.options = older
+        log.warning(
+            "This org's cell refuses includeVARecordings or includeScreenRecordings: going on without them."
+        )
+        return answer
+
+    def _halves(self, contact_task_ids: Sequence[str]) -> Mapping[str, list[Capture] | None]:
+        if len(contact_task_ids) == 1:
+            return {contact_task_ids[0]: None}
+        middle = len(contact_task_ids) // 2
+        found: dict[str, list[Capture] | None] = {}
+        for half in (contact_task_ids[:middle], contact_task_ids[middle:]):
+            try:
+                found |= self._query(half, self.options)
+            except (Refused, TooLarge):
+                found |= self._halves(half)
+        return found
+
+    def _query(
+        self, contact_task_ids: Sequence[str], options: CaptureOptions
+    ) -> Mapping[str, list[Capture] | None]:
+        query: JsonObject = {
+            "orgId": self.client.connection.org_id,  # documented: required for a service app
+            "urlExpiration": URL_EXPIRATION_MINUTES,
+            "taskIds": list(contact_task_ids),
+            **options.to_query(),
+        }
+        answer = self.client.post("/v1/captures/query", {"query": query})
+        asked = {contact_task_id.lower(): contact_task_id for contact_task_id in contact_task_ids}
+        found: dict[str, list[Capture]] = {
+            contact_task_id: [] for contact_task_id in contact_task_ids
+        }
+        for entry in _objects(answer["data"]):
+            contact_task_id = asked.get(str(entry.get("taskId") or "").lower())
+            if contact_task_id is not None:
+                found[contact_task_id].extend(_parse_entry(entry))
+        return {
+            contact_task_id: with_unique_ids(captures)
+            for contact_task_id, captures in found.items()
+        }
+
+
+def _parse_entry(entry: JsonObject) -> Iterator[Capture]:
+    members: dict[str, Kind] = {
+        "recording": "recording",
+        "transcription": "transcript",
+        "screenRecordings": "screen_recording",
+    }
+    for member, kind in members.items():
+        for element in _objects(entry.get(member)):
+            yield parse_capture(kind, element)
+
+
+def parse_capture(kind: Kind, element: JsonObject) -> Capture:
+    """A capture from one element of an answer, whatever is missing, null or of another type.
+
+    Recordings carry their fields under ``attributes``, transcripts directly; names are compared without
+    case, since the specification writes ``Source`` where real answers have ``source``.
+    """
+    attributes = element.get("attributes")
+    flat = {**element, **(cast("JsonObject", attributes) if isinstance(attributes, dict) else {})}
+    flat.pop("attributes", None)
+    fields = {name.lower(): value for name, value in flat.items()}
+    url = text(fields.get("filepath"))
+    without_url = {name: value for name, value in flat.items() if name.lower() != "filepath"}
+    participants = fields.get("participants")
+    extra = {name: value for name, value in flat.items() if name.lower() not in _RECORDING_FIELDS}
+    return Capture(
+        kind=kind,
+        capture_id=text(fields.get("id"))
+        or text(fields.get("configid"))
+        or unidentified(without_url),
+        download_url=SecretStr(url) if url else None,
+        file_name=text(fields.get("filename")),
+        segment=boolean(fields.get("segment")),
+        call_type=text(fields.get("calltype")),
+        channel1=text(fields.get("channel1")),
+        channel2=text(fields.get("channel2")),
+        participants=_participants(participants),
+        sensitive=boolean(fields.get("sensitive")),
+        source=text(fields.get("source")),
+        provider=text(fields.get("provider")),
+        language_code=text(fields.get("languagecode")),
+        start_time=instant(fields.get("starttime")),
+        stop_time=instant(fields.get("stoptime")),
+        extra=extra,
+    )
+
+
+def with_unique_ids(captures: Sequence[Capture]) -> list[Capture]:
+    """The captures of one contact task, each under an id of its own within its kind.
+
+    A voice transcript's id names a configuration (documented), so two transcripts of one contact task
+    can share it. The earliest keeps the id; each other one gets a suffix made from what tells it apart,
+    and so the same suffix in every run. Elements alike in everything but their URL are one capture.
+    """
+    unique: list[Capture] = []
+    in_order = sorted(
+        captures, key=lambda capture: (capture.kind, capture.capture_id, *_distinction(capture))
+    )
+    for _, group in itertools.groupby(
+        in_order, key=lambda capture: (capture.kind, capture.capture_id)
+    ):
+        previous: tuple[str, ...] | None = None
+        for position, capture in enumerate(group):
+            distinction = _distinction(capture)
+            if distinction == previous:
+                continue
+            previous = distinction
+            if position:
+                digest = hashlib.sha256(
+                    json.dumps(distinction).encode("utf-8", "replace")
+                ).hexdigest()[:12]
+                unique.append(replace(capture, capture_id=f"{capture.capture_id}~{digest}"))
+            else:
+                unique.append(capture)
+    return unique
+
+
+def _distinction(capture: Capture) -> tuple[str, ...]:
+    """What tells two captures under one id apart, earliest first; never the URL, which differs each time."""
+    created = instant(capture.extra.get("createTime")) or instant(capture.extra.get("CreateTime"))
+    return (
+        created.isoformat() if created else "",
+        capture.start_time.isoformat() if capture.start_time else "",
+        capture.file_name or "",
+        capture.source or "",
+        capture.provider or "",
+        capture.language_code or "",
+        capture.call_type or "",
+    )
+
+
+def _participants(value: object) -> tuple[str, ...]:
+    """Documented as a list of strings, described as comma separated: both are read."""
+    if isinstance(value, str):
+        return tuple(part for part in (text(piece.strip()) for piece in value.split(",")) if part)
+    if isinstance(value, list):
+        return tuple(part for part in (text(item) for item in cast("list[object]", value)) if part)
+    return ()
+
+
+def _objects(value: object) -> list[JsonObject]:
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("JsonObject", item) for item in items if isinstance(item, dict)]

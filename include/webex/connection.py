@@ -1,0 +1,162 @@
+"""The Airflow connection `webex_contact_center` as values, checked with a sentence for each mistake."""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from include.domain.errors import PermanentError
+
+CONNECTION_ID = "webex_contact_center"
+# Documented data centres (in1: seen in one official SDK file only); any other base URL is accepted.
+REGIONS = ("us1", "eu1", "eu2", "ca1", "anz1", "jp1", "sg1", "in1")
+DEFAULT_TOKEN_URL = "https://webexapis.com/v1/access_token"  # noqa: S105 - an address, no secret
+# Inferred: download URLs are pre-signed S3 URLs; their hosts in other regions are unknown, so only
+# the S3 naming schemes are allowed, and the operator lists what else their region uses.
+DEFAULT_MEDIA_HOSTS = (
+    "*.s3.amazonaws.com",
+    "*.s3.*.amazonaws.com",
+    "*.s3-*.amazonaws.com",
+    "s3.amazonaws.com",
+    "s3.*.amazonaws.com",
+)
+DEFAULT_REQUESTS_PER_MINUTE = 50  # documented: 300 a minute for each client id; older text says 50
+
+
+def _refusal(field: str, remedy: str) -> PermanentError:
+    return PermanentError(f"The connection {CONNECTION_ID} is not usable: {field} {remedy}.")
+
+
+@dataclass(frozen=True)
+class WebexConnection:
+    """Where Webex is and as whom we speak to it.
+
+    Attributes:
+        base_url: The regional API, without a slash at the end.
+        token_url: Where token pairs are refreshed.
+        refresh_token: The first refresh token; later ones live in the token store.
+        requests_per_minute: The rate budget of the client id, over everything that runs at once.
+        media_hosts: Host patterns from which download URLs are fetched; plain http and private
+            addresses are allowed only for hosts that are listed literally.
+    """
+
+    base_url: str
+    org_id: str
+    client_id: str
+    client_secret: SecretStr
+    refresh_token: SecretStr | None
+    token_url: str = DEFAULT_TOKEN_URL
+    requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    media_hosts: tuple[str, ...] = DEFAULT_MEDIA_HOSTS
+
+    @classmethod
+    def from_fields(
+        cls,
+        *,
+        host: str | None,
+        login: str | None,
+        password: str | None,
+        extra: Mapping[str, object],
+        schema: str | None = None,
+        port: int | None = None,
+    ) -> "WebexConnection":
+        """Check the fields of the Airflow connection; the extra's values may all be strings.
+
+        Raises:
+            PermanentError: A field is missing or unusable; the sentence names it and the remedy.
+        """
+        if not login:
+            raise _refusal("login (the client id of the service app)", "is empty: set it")
+        if not password:
+            raise _refusal("password (the client secret of the service app)", "is empty: set it")
+        refresh_token = str(extra.get("refresh_token") or "").strip()
+        return cls(
+            base_url=_base_url(host, schema, port),
+            org_id=_org_id(extra.get("org_id")),
+            client_id=login,
+            client_secret=SecretStr(password),
+            refresh_token=SecretStr(refresh_token) if refresh_token else None,
+            token_url=_http_url(
+                "extra field token_url", str(extra.get("token_url") or DEFAULT_TOKEN_URL)
+            ),
+            requests_per_minute=_requests_per_minute(extra.get("requests_per_minute")),
+            media_hosts=_media_hosts(extra.get("media_hosts")),
+        )
+
+
+def _base_url(host: str | None, schema: str | None, port: int | None) -> str:
+    text = (host or "").strip().rstrip("/")
+    if not text:
+        raise _refusal(
+            "host",
+            "is empty: give the base URL of your org's data centre or its short name, such as us1",
+        )
+    if text.lower() in REGIONS:
+        return f"https://api.wxcc-{text.lower()}.cisco.com"
+    if "://" not in text:
+        if "." not in text and port is None and text != "localhost":
+            raise _refusal(
+                "host",
+                f"is neither a URL nor one of the data centres {', '.join(REGIONS)}: give one of them",
+            )
+        text = f"{schema or 'https'}://{text}"
+    if port is not None and urlsplit(text).port is None:
+        text = f"{text}:{port}"
+    return _http_url("host", text)
+
+
+def _http_url(field: str, text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+        parts = urlsplit("")
+    if not usable or parts.query or parts.fragment or parts.username:
+        raise _refusal(field, "is not a plain http(s) URL: give it as https://host[:port][/path]")
+    return text.rstrip("/")
+
+
+def _org_id(value: object) -> str:
+    try:
+        return str(uuid.UUID(str(value or "").strip()))
+    except ValueError:
+        state = "is not a UUID" if value else "is missing"
+        raise _refusal(
+            "extra field org_id",
+            f"{state}: give the organisation id that Control Hub shows under Account",
+        ) from None
+
+
+def _requests_per_minute(value: object) -> int:
+    if value is None or value == "":
+        return DEFAULT_REQUESTS_PER_MINUTE
+    text = str(value).strip()
+    if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
+        raise _refusal(
+            "extra field requests_per_minute",
+            "is not a positive whole number: give one, such as 50",
+        )
+    return int(text)
+
+
+def _media_hosts(value: object) -> tuple[str, ...]:
+    if value is None or value == "":
+        return DEFAULT_MEDIA_HOSTS
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = json.loads(text) if text.startswith("[") else re.split(r"[,\s]+", text)
+        except ValueError:
+            value = None
+    hosts: tuple[str, ...] = ()
+    if isinstance(value, list):
+        hosts = tuple(str(item).strip().lower() for item in cast("list[object]", value) if item)
+    if not hosts:
+        raise _refusal("extra field media_hosts", "is not a list of host names: give at least one")
+    return hosts

@@ -1,0 +1,287 @@
+"""The only place that sends API requests: budget, bearer token, retries and what each answer means."""
+
+import json
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import cast
+
+import requests
+import tenacity
+from pydantic import SecretStr
+from urllib3.exceptions import HTTPError
+
+from include.domain.contact_centre import JsonObject
+from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.webex.connection import CONNECTION_ID, WebexConnection
+from include.webex.rate_budget import RateBudget
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 6
+MAX_TRANSIENT_SECONDS = 300
+MAX_THROTTLED_SECONDS = 1800
+_TIMEOUT_SECONDS = (10, 60)
+_DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
+_MAX_ANSWER_BYTES = 256 << 20
+
+
+class Throttled(TransientError):
+    """429: the request was not processed; ``retry_after_seconds`` says when the next may be sent."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("Webex still throttles this client id (429): lower requests_per_minute.")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooLarge(PermanentError):
+    """413: the answer would be too large; ask for less."""
+
+
+class Refused(PermanentError):
+    """400 or 422: the request itself is refused; a smaller one may tell which part of it."""
+
+
+class Unauthorized(PermanentError):
+    """401: the access token is not accepted (any more)."""
+
+
+@dataclass
+class WebexClient:
+    """Sends API requests as one org, within the rate budget of the client id.
+
+    A request is repeated after 429, 5xx, a broken connection or an answer that is not JSON, with jitter,
+    bounded in attempts and in time; Retry-After is honoured. After a 401 the access token is read again
+    once, since another Airflow task may have refreshed it. Answers of another org stop the run.
+
+    Attributes:
+        read_access_token: Gives the current access token; after a 401 it is called with the refused one,
+            which it must not give again.
+        sleep: Waits between attempts; the tests' clock takes its place.
+    """
+
+    connection: WebexConnection
+    read_access_token: Callable[[SecretStr | None], SecretStr]
+    budget: RateBudget
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        self._session = requests.Session()
+        self._session.trust_env = False  # a ~/.netrc would replace the Authorization header
+        self._access_token: SecretStr | None = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def get(self, path: str, parameters: Mapping[str, str | int]) -> JsonObject:
+        """GET a path of the API; the answer's JSON object. See `request`."""
+        return self._request("GET", path, params=dict(parameters))
+
+    def post(self, path: str, body: JsonObject) -> JsonObject:
+        """POST a JSON body to a path of the API; the answer's JSON object. See `request`.
+
+        Raises:
+            Refused: 400 or 422.
+            TooLarge: 413.
+            TokenRejected: 401 with the newest access token.
+            PermanentError: 403, 404, a redirect or an answer of another org.
+            TransientError: Still failing when attempts or time are used up.
+        """
+        return self._request("POST", path, json_body=body)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str | int] | None = None,
+        json_body: JsonObject | None = None,
+    ) -> JsonObject:
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=_stop,
+            wait=_wait,
+            sleep=self.sleep,
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        return attempts(self._send_with_current_token, method, path, params, json_body)
+
+    def _send_with_current_token(
+        self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
+    ) -> JsonObject:
+        if self._access_token is None:
+            self._access_token = self.read_access_token(None)
+        try:
+            return self._send(method, path, params, body)
+        except Unauthorized as refusal:
+            try:
+                self._access_token = self.read_access_token(self._access_token)
+            except TransientError:  # nobody stored another one: this one is refused for good
+                raise TokenRejected(str(refusal)) from None
+        try:
+            return self._send(method, path, params, body)
+        except Unauthorized as refusal:
+            raise TokenRejected(str(refusal)) from None
+
+    def _send(
+        self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
+    ) -> JsonObject:
+        assert self._access_token is not None
+        self.budget.acquire()
+        try:
+            with self._session.request(
+                method,
+                self.connection.base_url + path,
+                params=params,
+                json=body,
+                headers={
+                    "Authorization": f"Bearer {self._access_token.get_secret_value()}",
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                    "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
+                },
+                timeout=_TIMEOUT_SECONDS,
+                allow_redirects=False,  # documented: no redirect between regions
+                stream=True,
+            ) as response:
+                content = response.raw.read(_MAX_ANSWER_BYTES + 1, decode_content=True)
+                _check_status(response, content, path, self.connection.base_url)
+                if len(content) > _MAX_ANSWER_BYTES:
+                    raise TooLarge(f"{path} answered more than {_MAX_ANSWER_BYTES >> 20} MiB.")
+        except requests.ConnectionError as error:
+            raise unreachable(
+                self.connection.base_url, f"the host of the connection {CONNECTION_ID}", error
+            ) from None
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise TransientError(
+                f"The answer of {path} broke off ({type(error).__name__})."
+            ) from None
+        answer = _json_object(content, path)
+        self._check_org(answer, path)
+        return answer
+
+    def _check_org(self, answer: JsonObject, path: str) -> None:
+        meta = answer.get("meta")
+        org_id = cast("JsonObject", meta).get("orgId") if isinstance(meta, dict) else None
+        if org_id and str(org_id).lower() != self.connection.org_id:
+            raise PermanentError(
+                f"{path} answered for another org: the extra field org_id of the connection {CONNECTION_ID} "
+                "is not the org that the token was made for. Correct org_id or generate the pair in that org."
+            )
+
+
+def _check_status(response: requests.Response, content: bytes, path: str, base_url: str) -> None:
+    """Raise what a status means; nobody else looks at one. The body is never quoted, it may hold anything."""
+    status = response.status_code
+    if status == 200:
+        return
+    tracking = _tracking_id(response, content)
+    if status == 429:
+        raise Throttled(_retry_after_seconds(response.headers.get("Retry-After")))
+    if status >= 500 or status in {408, 425}:
+        raise TransientError(f"{path} answered {status}{tracking}.")
+    if status == 401:
+        raise Unauthorized(
+            f"{path} answered 401{tracking}: the access token is not accepted. Run refresh_access_token; if this "
+            f"stays, the host of the connection {CONNECTION_ID} is not your org's data centre or the service app "
+            "is no longer authorised in Control Hub."
+        )
+    if status in {400, 422}:
+        raise Refused(f"{path} answered {status}{tracking}: the API refuses the request.")
+    if status == 413:
+        raise TooLarge(f"{path} answered 413{tracking}: the answer would be too large.")
+    if status == 403:
+        raise PermanentError(
+            f"{path} answered 403{tracking}: the token may not read this org. Check that the service app has the "
+            "scope cjp:config_read and is authorised in Control Hub for the org, and the host and the extra field "
+            f"org_id of the connection {CONNECTION_ID}."
+        )
+    raise PermanentError(
+        f"{path} answered {status}{tracking}: {base_url} is not the API of your org's data centre; "
+        f"check the host of the connection {CONNECTION_ID}."
+    )
+
+
+def _tracking_id(response: requests.Response, content: bytes) -> str:
+    """What Cisco's support asks for, from the header or the body (both seen); nothing else of the body."""
+    tracking_id: object = response.headers.get("trackingid")
+    if not tracking_id:
+        try:
+            parsed: object = json.loads(content)
+        except ValueError:
+            parsed = None
+        tracking_id = (
+            cast("JsonObject", parsed).get("trackingId") if isinstance(parsed, dict) else None
+        )
+    text = "".join(char for char in str(tracking_id or "") if char.isalnum() or char in "-_")[:80]
+    return f" (tracking id {text})" if text else ""
+
+
+def _json_object(content: bytes, path: str) -> JsonObject:
+    """The JSON object of a 200; HTML, an error body or half an object is a server's trouble, not an answer."""
+    try:
+        parsed: object = json.loads(content)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise TransientError(f"{path} answered 200 with something that is not a JSON object.")
+    answer = cast("JsonObject", parsed)
+    if not isinstance(answer.get("data"), list):
+        raise TransientError(f"{path} answered 200 without a list of data.")
+    return answer
+
+
+def _retry_after_seconds(header: str | None) -> float:
+    """Seconds to wait, from either form of Retry-After (documented: seconds; HTTP allows a date)."""
+    text = (header or "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return _DEFAULT_RETRY_AFTER_SECONDS
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _stop(state: tenacity.RetryCallState) -> bool:
+    throttled = state.outcome is not None and isinstance(state.outcome.exception(), Throttled)
+    waited = state.seconds_since_start or 0.0
+    if throttled:
+        return waited >= MAX_THROTTLED_SECONDS
+    return state.attempt_number >= MAX_ATTEMPTS or waited >= MAX_TRANSIENT_SECONDS
+
+
+_backoff = tenacity.wait_random_exponential(multiplier=1, max=60)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, Throttled):
+        return min(error.retry_after_seconds, 600.0) + _backoff(state) / 60
+    return _backoff(state)
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("Attempt %d failed, another follows: %s", state.attempt_number, error)
+
+
+def unreachable(
+    url: str, setting: str, error: requests.ConnectionError
+) -> TransientError | PermanentError:
+    """What a failed connection means: a host name that does not exist is a setting, the rest may pass."""
+    reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
+    cause: BaseException | None = reason if isinstance(reason, BaseException) else error
+    kind = type(cause).__name__
+    while cause is not None:
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return PermanentError(f"The host of {url} does not exist: check {setting}.")
+        cause = cause.__cause__ or cause.__context__
+    return TransientError(f"{url} cannot be reached ({kind}): check the network and {setting}.")

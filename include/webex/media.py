@@ -1,0 +1,176 @@
+"""Opens download URLs: only where the connection allows it, and never with a bearer token."""
+
+import ipaddress
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import requests
+from pydantic import SecretStr
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+from include.domain.errors import ArchiveError, TransientError
+from include.webex.connection import CONNECTION_ID
+
+_TIMEOUT_SECONDS = (10, 60)
+_CHUNK_BYTES = 1 << 18
+_MAX_REFUSAL_BYTES = 4096
+_ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,60})\s*</Code>")
+
+
+class DownloadBroken(TransientError):
+    """The media host failed, or the body is not as long as announced; another attempt may succeed."""
+
+
+class DownloadExpired(ArchiveError):
+    """403: the URL is past its life or its signature is not accepted; ask for a fresh one."""
+
+
+class DownloadGone(ArchiveError):
+    """404: the object was purged before it could be copied."""
+
+
+class DownloadRefused(ArchiveError):
+    """The URL may not be fetched or the store refuses it; asking again does not help."""
+
+
+@dataclass
+class Download:
+    """One open download. Iterate over it once; it is closed at the end of the ``with`` block.
+
+    Attributes:
+        size_bytes: The announced length, or None where the server announces none.
+    """
+
+    size_bytes: int | None
+    _response: requests.Response
+
+    def __enter__(self) -> "Download":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._response.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes as they arrive.
+
+        Raises:
+            DownloadBroken: The connection broke, or the body is not as long as announced.
+        """
+        received = 0
+        try:
+            while chunk := self._response.raw.read(_CHUNK_BYTES, decode_content=False):
+                received += len(chunk)
+                yield chunk
+        except (requests.RequestException, HTTPError, OSError, zlib.error) as error:
+            raise DownloadBroken(
+                f"The download broke off after {received} bytes ({type(error).__name__})."
+            ) from None
+        if self.size_bytes is not None and received != self.size_bytes:
+            raise DownloadBroken(f"The download ended after {received} of {self.size_bytes} bytes.")
+
+
+class MediaClient:
+    """Fetches download URLs from the hosts that the connection lists.
+
+    https only, except to a host listed literally (no wildcard); the same holds for loopback and private
+    addresses. Redirects are not followed. No credentials are sent: the URL is one (inferred: S3 refuses a
+    second authentication, and the token would leak).
+    """
+
+    def __init__(self, media_hosts: tuple[str, ...], connections: int) -> None:
+        self._media_hosts = media_hosts
+        self._session = requests.Session()
+        self._session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
+        adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def open(self, download_url: SecretStr) -> Download:
+        """Start one download.
+
+        Raises:
+            DownloadExpired: 403.
+            DownloadGone: 404.
+            DownloadRefused: The host is not allowed, a redirect, or another 4xx.
+            DownloadBroken: 429, 5xx or a broken connection.
+        """
+        url = download_url.get_secret_value()
+        self._check_host(url)
+        try:
+            response = self._session.get(
+                url,
+                headers={"Accept": "*/*", "Accept-Encoding": "identity"},
+                timeout=_TIMEOUT_SECONDS,
+                allow_redirects=False,
+                stream=True,
+            )
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise DownloadBroken(
+                f"The media host cannot be reached ({type(error).__name__})."
+            ) from None
+        if response.status_code == 200 and "Content-Encoding" not in response.headers:
+            length = response.headers.get("Content-Length", "")
+            return Download(int(length) if length.isdigit() else None, response)
+        with response:
+            try:
+                body = response.raw.read(_MAX_REFUSAL_BYTES, decode_content=True)
+            except (HTTPError, OSError):
+                body = b""
+        raise _refusal(response.status_code, body)
+
+    def _check_host(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").rstrip("."), parts.port
+        except ValueError:
+            raise DownloadRefused("The download URL is not a URL.") from None
+        names = (host, f"{host}:{port}")
+        patterns = [p for p in self._media_hosts if any(fnmatchcase(name, p) for name in names)]
+        literal = any(pattern.rpartition(":")[0] == host or pattern == host for pattern in patterns)
+        allowed = bool(patterns)
+        if not allowed or "@" in parts.netloc:
+            raise DownloadRefused(
+                f"The download host {host} is not allowed: if it is your region's media store, add it to the "
+                f"extra field media_hosts of the connection {CONNECTION_ID}."
+            )
+        if not literal and (parts.scheme != "https" or _is_private(host)):
+            raise DownloadRefused(
+                f"The download URL of {host} is not https to a public host: such hosts must be listed by their "
+                f"full name in the extra field media_hosts of the connection {CONNECTION_ID}."
+            )
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _refusal(status: int, body: bytes) -> ArchiveError:
+    """What a media host's refusal means, from the status and S3's error code (inferred: S3 XML)."""
+    found = _ERROR_CODE.search(body)
+    code = found.group(1).decode() if found else ""
+    told = f"{status} {code}".strip()
+    if status == 403:
+        return DownloadExpired(f"The media host answered {told}.")
+    if status == 404:
+        return DownloadGone(f"The media host answered {told}: purged before it could be copied.")
+    if status in {408, 425, 429} or status >= 500 or status == 200:
+        return DownloadBroken(f"The media host answered {told}.")
+    return DownloadRefused(f"The media host answered {told}.")

@@ -1,0 +1,218 @@
+"""The token pair of the service app, and the one request that refreshes it."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import requests
+from pydantic import SecretStr
+from urllib3.exceptions import HTTPError
+
+from include.domain.contact_centre import JsonObject
+from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.webex.connection import CONNECTION_ID, WebexConnection
+from include.webex.http_client import unreachable
+
+_TIMEOUT_SECONDS = (5, 30)
+_MAX_ANSWER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """An access token and the refresh token that buys the next one.
+
+    Attributes:
+        expires_time: When the access token ends; only ever taken from an answer (documented lives
+            differ: 14 days on the service app page, 12 hours on older pages).
+        lifetime: How long the access token lived when it was made.
+        refresh_token_expires_time: When the refresh token ends, where Webex told.
+        seed: A fingerprint of the connection from whose first refresh token this pair descends; a new
+            first refresh token in the connection replaces the whole line.
+    """
+
+    access_token: SecretStr
+    refresh_token: SecretStr
+    expires_time: datetime
+    lifetime: timedelta
+    refresh_token_expires_time: datetime | None
+    seed: str
+
+    def is_usable(self, now: datetime) -> bool:
+        """Whether a request sent now would still be authorised when it arrives."""
+        return now + timedelta(seconds=30) < self.expires_time
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether a refresh can wait: half of the life is left, or four days of it.
+
+        Refreshing early keeps both ends of the 90-day wall far away (each refresh resets it).
+        """
+        return self.expires_time - now > min(self.lifetime / 2, timedelta(days=4))
+
+    def belongs_to(self, connection: WebexConnection) -> bool:
+        """Whether the pair was made for this app, org and token endpoint."""
+        return self.seed.partition(":")[0] == seed_of(connection).partition(":")[0]
+
+    def descends_from(self, connection: WebexConnection) -> bool:
+        """Whether the connection's first refresh token, if it still has one, began this line of pairs."""
+        own = seed_of(connection)
+        return self.belongs_to(connection) and (
+            connection.refresh_token is None or self.seed == own
+        )
+
+    def to_json(self) -> str:
+        """The text that the token store keeps; it holds both secrets."""
+        return json.dumps(
+            {
+                "access_token": self.access_token.get_secret_value(),
+                "refresh_token": self.refresh_token.get_secret_value(),
+                "expires_time": self.expires_time.isoformat(),
+                "lifetime_seconds": self.lifetime.total_seconds(),
+                "refresh_token_expires_time": self.refresh_token_expires_time.isoformat()
+                if self.refresh_token_expires_time
+                else None,
+                "seed": self.seed,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "TokenPair":
+        """Read what `to_json` wrote.
+
+        Raises:
+            PermanentError: The text is not a token pair of this program.
+        """
+        try:
+            stored = json.loads(text)
+            refresh_end = stored["refresh_token_expires_time"]
+            return cls(
+                access_token=SecretStr(stored["access_token"]),
+                refresh_token=SecretStr(stored["refresh_token"]),
+                expires_time=datetime.fromisoformat(stored["expires_time"]),
+                lifetime=timedelta(seconds=stored["lifetime_seconds"]),
+                refresh_token_expires_time=datetime.fromisoformat(refresh_end)
+                if refresh_end
+                else None,
+                seed=stored["seed"],
+            )
+        except (KeyError, TypeError, ValueError):
+            raise PermanentError(
+                "The variable wxcc_token does not hold a token pair: delete it and run refresh_access_token."
+            ) from None
+
+
+def seed_of(connection: WebexConnection) -> str:
+    """The fingerprints of the app and of its first refresh token; they tell nothing about either."""
+    refresh_token = connection.refresh_token.get_secret_value() if connection.refresh_token else ""
+    app = (connection.token_url, connection.org_id, connection.client_id)
+    return ":".join(
+        hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        for parts in (app, (*app, refresh_token))
+    )
+
+
+def request_token_pair(
+    connection: WebexConnection, refresh_token: SecretStr, now: Callable[[], datetime]
+) -> TokenPair:
+    """Spend a refresh token on a new pair (documented: POST /v1/access_token, form body).
+
+    Where the answer brings no refresh token, the spent one is kept (rotation: unknown). Sends one
+    request and never repeats it: whether to try again is the caller's choice.
+
+    Raises:
+        TokenRejected: 400 or 401: the refresh token or the client's credentials are refused.
+        PermanentError: The address is wrong, or the answer is not a token answer.
+        TransientError: 429, 5xx or a broken connection.
+    """
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
+            with session.post(
+                connection.token_url,
+                data={
+                    "grant_type": "refresh_token",
+                    "client_id": connection.client_id,
+                    "client_secret": connection.client_secret.get_secret_value(),
+                    "refresh_token": refresh_token.get_secret_value(),
+                },
+                headers={"Accept": "application/json"},
+                timeout=_TIMEOUT_SECONDS,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                status = response.status_code
+                body = response.raw.read(_MAX_ANSWER_BYTES, decode_content=True)
+    except requests.ConnectionError as error:
+        setting = f"the extra field token_url of the connection {CONNECTION_ID}"
+        raise unreachable(connection.token_url, setting, error) from None
+    except (requests.RequestException, HTTPError, OSError) as error:
+        raise TransientError(
+            f"The answer of the token endpoint broke off ({type(error).__name__})."
+        ) from None
+    answer = _json_object(body)
+    if status in {400, 401, 403}:
+        raise TokenRejected(_refusal_sentence(status, answer))
+    if status == 429 or status >= 500:
+        raise TransientError(f"The token endpoint answered {status}; it is tried again later.")
+    if status != 200:
+        raise PermanentError(
+            f"The token endpoint answered {status}: check the extra field token_url of {CONNECTION_ID}."
+        )
+    return _token_pair(answer, refresh_token, seed_of(connection), now())
+
+
+def _json_object(body: bytes) -> JsonObject:
+    try:
+        parsed: object = json.loads(body)
+    except ValueError:
+        return {}
+    return cast("JsonObject", parsed) if isinstance(parsed, dict) else {}
+
+
+def _refusal_sentence(status: int, answer: JsonObject) -> str:
+    """One sentence for both documented and seen shapes of a refusal; the body itself is not quoted."""
+    text = json.dumps(answer).lower()
+    if "invalid_client" in text or ("client" in text and "secret" in text):
+        return (
+            f"Webex refuses the client id or the client secret ({status}): check login and password of the "
+            f"connection {CONNECTION_ID} against the service app in the Webex Developer Portal."
+        )
+    return (
+        f"Webex refuses the refresh token ({status}): it is expired, revoked or already spent. Generate a new "
+        "pair for your org in the Webex Developer Portal (service app, Org Authorizations) and put its refresh "
+        f"token into the extra field refresh_token of the connection {CONNECTION_ID}; if that does not help, "
+        "check its login and password."
+    )
+
+
+def _token_pair(answer: JsonObject, spent: SecretStr, seed: str, now: datetime) -> TokenPair:
+    access_token, expires_in = answer.get("access_token"), _seconds(answer.get("expires_in"))
+    if not isinstance(access_token, str) or not access_token or expires_in is None:
+        raise TransientError(
+            "The token endpoint answered 200 without access_token and expires_in; it is tried again later."
+        )
+    refresh_token = answer.get("refresh_token")
+    refresh_expires_in = _seconds(answer.get("refresh_token_expires_in"))
+    return TokenPair(
+        access_token=SecretStr(access_token),
+        refresh_token=SecretStr(refresh_token)
+        if isinstance(refresh_token, str) and refresh_token
+        else spent,
+        expires_time=now.astimezone(UTC) + timedelta(seconds=expires_in),
+        lifetime=timedelta(seconds=expires_in),
+        refresh_token_expires_time=now.astimezone(UTC) + timedelta(seconds=refresh_expires_in)
+        if refresh_expires_in is not None
+        else None,
+        seed=seed,
+    )
+
+
+def _seconds(value: object) -> float | None:
+    """A positive number of seconds, sent as a number or as text; at most ten years."""
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < 10 * 366 * 86400 else None

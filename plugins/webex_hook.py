@@ -1,0 +1,100 @@
+"""Turns the Airflow connection `webex_contact_center` into what the program needs."""
+
+from airflow.sdk import BaseHook, Connection
+from airflow.sdk.log import mask_secret
+
+from include.domain.errors import ArchiveError, PermanentError
+from include.pipelines.refresh_access_token import utc_now, wait_for_access_token
+from include.webex.connection import CONNECTION_ID, WebexConnection
+from include.webex.http_client import WebexClient
+from include.webex.media import MediaClient
+from include.webex.rate_budget import SharedRateBudget
+from plugins.token_store import VariableTokenStore
+
+CONCURRENT_DOWNLOADS = 16
+
+
+class WebexContactCenterHook(BaseHook):
+    """The hook of the connection type `webex_contact_center`."""
+
+    conn_name_attr = "webex_conn_id"
+    default_conn_name = CONNECTION_ID
+    conn_type = "webex_contact_center"
+    hook_name = "Webex Contact Center"
+
+    def __init__(self, webex_conn_id: str = CONNECTION_ID) -> None:
+        super().__init__()
+        self.webex_conn_id = webex_conn_id
+
+    def get_conn(self) -> WebexConnection:
+        """The checked fields of the connection.
+
+        Raises:
+            PermanentError: The connection or a field of it is missing or unusable.
+        """
+        connection = get_connection(self.webex_conn_id)
+        settings = WebexConnection.from_fields(
+            host=connection.host,
+            login=connection.login,
+            password=connection.password,
+            extra=connection.extra_dejson,
+            schema=connection.schema,
+            port=connection.port,
+        )
+        mask_secret(settings.client_secret.get_secret_value())
+        if settings.refresh_token:
+            mask_secret(settings.refresh_token.get_secret_value())
+        return settings
+
+    def get_client(self) -> WebexClient:
+        """An API client that reads its token from the token store and shares the rate budget."""
+        connection = self.get_conn()
+        store = VariableTokenStore()
+        return WebexClient(
+            connection,
+            lambda spent: wait_for_access_token(connection, store, spent),
+            SharedRateBudget(connection.client_id, connection.requests_per_minute),
+        )
+
+    def get_media_client(self) -> MediaClient:
+        """A client for download URLs."""
+        return MediaClient(self.get_conn().media_hosts, CONCURRENT_DOWNLOADS)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """What the Test button of the UI shows. Spends no refresh token; asks for one task if it can."""
+        try:
+            connection = self.get_conn()
+            pair_text = VariableTokenStore().read()
+            if not pair_text:
+                return True, (
+                    "The fields are complete. Nothing was sent: there is no token yet; run the DAG "
+                    "refresh_access_token, then test again."
+                )
+            client = self.get_client()
+            try:
+                now_ms = int(utc_now().timestamp() * 1000)
+                parameters = {"from": now_ms - 60_000, "pageSize": 1, "orgId": connection.org_id}
+                client.get("/v1/tasks", parameters)
+            finally:
+                client.close()
+        except ArchiveError as error:
+            return False, str(error)
+        return True, f"{connection.base_url} answered for org {connection.org_id}."
+
+
+def get_connection(connection_id: str) -> Connection:
+    """An Airflow connection, or a sentence that says how to make it.
+
+    Raises:
+        PermanentError: There is none of that name.
+    """
+    try:
+        return BaseHook.get_connection(connection_id)
+    except Exception as error:
+        # Airflow raises different classes in a task, in the API server and in a plain process.
+        if type(error).__name__ not in {"AirflowNotFoundException", "AirflowRuntimeError"}:
+            raise
+        raise PermanentError(
+            f"The connection {connection_id} does not exist: create it in the UI (Admin, Connections) or set the "
+            f"environment variable AIRFLOW_CONN_{connection_id.upper()}."
+        ) from None
