@@ -14,13 +14,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-STOP_SECONDS = 8.0
+ASK_AGAIN_SECONDS = 4.0
+TIMES_ASKED = 2
 LOG_TAIL_LINES = 15
 
 
@@ -79,9 +80,15 @@ class Components:
                     f"Its log {component.log_path} ends with:\n{tail(component.log_path)}"
                 )
 
-    def stop(self) -> None:
-        """Stop everything, politely for `STOP_SECONDS`, then at once; leave no process behind."""
-        stop_sessions(component.process.pid for component in self._components)
+    def stop(self, first: Collection[str] = ()) -> None:
+        """Stop everything, politely for some seconds, then at once; leave no process behind.
+
+        Those named in `first` are stopped before the others: they need them to end cleanly.
+        """
+        early = [it.process.pid for it in self._components if it.name in first]
+        late = [it.process.pid for it in self._components if it.name not in first]
+        stop_sessions(early)
+        stop_sessions(late)
         for component in self._components:
             component.process.wait()
         self._components.clear()
@@ -92,21 +99,24 @@ class Components:
 
 
 def stop_sessions(session_ids: Iterable[int]) -> None:
-    """End every process of the sessions: their leaders are asked first, the rest is killed.
+    """End every process of the sessions.
 
-    The leaders know in what order to stop what they forked, hence only they get SIGTERM.
+    Their leaders, who know in what order to end what they forked, are asked twice: Airflow's
+    scheduler takes the first SIGTERM as "when the running Airflow tasks are done". Then the rest is
+    killed, leaders last, so that no child is left for nobody to bury.
     """
     sessions = set(session_ids)
-    for leader in sessions:
-        with contextlib.suppress(ProcessLookupError):
-            if os.getsid(leader) == leader:
-                os.kill(leader, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
+    started = time.monotonic()
+    asked = 0
     while members := _members(sessions):
-        if time.monotonic() > deadline or not any(member in sessions for member in members):
-            for member in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member, signal.SIGKILL)
+        waited = time.monotonic() - started
+        leaders = sessions.intersection(members)
+        if leaders and waited >= asked * ASK_AGAIN_SECONDS and asked < TIMES_ASKED:
+            asked += 1
+            _send(signal.SIGTERM, leaders)
+        elif not leaders or waited >= TIMES_ASKED * ASK_AGAIN_SECONDS:
+            children = set(members) - leaders
+            _send(signal.SIGKILL, children or leaders)
         time.sleep(0.05)
 
 
@@ -136,6 +146,12 @@ def tail(log_path: Path) -> str:
 def describe_status(status: int) -> str:
     """Return an exit status in words."""
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def _send(number: signal.Signals, process_ids: Iterable[int]) -> None:
+    for process_id in process_ids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process_id, number)
 
 
 def _members(sessions: set[int]) -> list[int]:

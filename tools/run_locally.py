@@ -130,7 +130,7 @@ class LocalRun:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         self.progress.show("Stopping.")
-        self.components.stop()
+        self.components.stop(first=("scheduler", "triggerer"))
         self.progress.finish("Stopped. Nothing is left running; everything archived is kept.")
 
     def _start_servers(self) -> None:
