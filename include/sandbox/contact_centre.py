@@ -192,11 +192,10 @@ class ContactCentre:
         scenario = self.scenario
         draws = self._draws(hour, index)
         created_ms = self._created_ms(hour, index, draws)
-        channel_type = self._channel_bounds[-1][1]
-        for bound, channel in self._channel_bounds:
-            if draws.chance(_CHANNEL, bound):
-                channel_type = channel
-                break
+        channel_type = next(
+            (channel for bound, channel in self._channel_bounds if draws.chance(_CHANNEL, bound)),
+            self._channel_bounds[-1][1],
+        )
         if channel_type in ("telephony", "chat"):
             low, high = scenario.call_seconds_min, scenario.call_seconds_max
         else:

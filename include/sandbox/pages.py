@@ -1,11 +1,11 @@
 """The sandbox's own page: what it holds, how it is set, how to use it."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
+from itertools import islice
 
 from include.sandbox.captures import CaptureFlags
-from include.sandbox.contact_centre import HOUR_MS, ContactTask
+from include.sandbox.contact_centre import HOUR_MS
 from include.sandbox.faults import KINDS
 from include.sandbox.scenario import knobs
 from include.sandbox.state import SandboxState
@@ -76,14 +76,15 @@ def count_hour(state: SandboxState, hour: int, now_ms: int) -> tuple[int, int, i
     total = state.centre.count(hour) * max(0, until_ms - from_ms) // HOUR_MS
     stride = max(1, total // SAMPLED_PER_HOUR)
     seen = capture_count = size_bytes = 0
-    if stride == 1:
-        contact_tasks = state.centre.created_between(from_ms, until_ms)
-    else:
+    contact_tasks = state.centre.created_between(from_ms, until_ms)
+    if stride > 1:
         span_ms = (until_ms - from_ms) // SAMPLED_PER_HOUR
         contact_tasks = (
             contact_task
             for place in range(SAMPLED_PER_HOUR)
-            for contact_task in _first(state, from_ms + place * span_ms, until_ms)
+            for contact_task in islice(
+                state.centre.created_between(from_ms + place * span_ms, until_ms), 1
+            )
         )
     for contact_task in contact_tasks:
         seen += 1
@@ -94,12 +95,6 @@ def count_hour(state: SandboxState, hour: int, now_ms: int) -> tuple[int, int, i
     if stride == 1:
         return seen, capture_count, size_bytes, True
     return total, capture_count * total // seen, size_bytes * total // seen, False
-
-
-def _first(state: SandboxState, from_ms: int, until_ms: int) -> Iterator[ContactTask]:
-    for contact_task in state.centre.created_between(from_ms, until_ms):
-        yield contact_task
-        return
 
 
 def render(state: SandboxState, base_url: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -26,7 +27,6 @@ from include.sandbox.truth import Truth
 from include.sandbox.wire import send
 
 _SHUTDOWN_SECONDS = 0.2
-_START_SECONDS = 20.0
 
 
 class SandboxApplication:
@@ -44,7 +44,7 @@ class SandboxApplication:
         router.add_route("*", "/v1/access_token", self._token)
         router.add_route("*", "/v1/tasks", self._contact_tasks)
         router.add_route("*", "/v1/captures/query", self._captures)
-        router.add_route("*", "/media/{path:.*}", self._media)
+        router.add_route("*", r"/media/{path:[\s\S]*}", self._media)
         router.add_get("/", self._page)
         router.add_get("/sandbox/", self._page)
         router.add_get("/sandbox/connection", self._connection)
@@ -56,13 +56,14 @@ class SandboxApplication:
         router.add_delete("/sandbox/faults", self._end_faults)
         router.add_get("/sandbox/clock", self._clock)
         router.add_post("/sandbox/clock", self._advance)
-        router.add_route("*", "/{path:.*}", self._unknown)
+        router.add_route("*", r"/{path:[\s\S]*}", self._unknown)
         return application
 
     def connection(self, base_url: str) -> dict[str, Any]:
         """The Airflow connection to this sandbox, with a fresh refresh token."""
         scenario = self.state.scenario
         media_host = scenario.media_host or base_url.partition("://")[2]
+        media_host = urlsplit(f"//{media_host}").hostname or media_host
         return {
             "conn_type": "webex_contact_center",
             "host": base_url,
@@ -73,7 +74,7 @@ class SandboxApplication:
                 "refresh_token": self.state.tokens.first_refresh_token(),
                 "token_url": f"{base_url}/v1/access_token",
                 "requests_per_minute": scenario.requests_per_minute or 60_000,
-                "media_hosts": [media_host.rpartition(":")[0] or media_host],
+                "media_hosts": [media_host],
             },
         }
 
@@ -298,7 +299,7 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._is_started.wait(_START_SECONDS)
+        self._is_started.wait()
         if self._failure is not None:
             self._thread.join()
             raise self._failure
@@ -365,6 +366,7 @@ class Sandbox:
             asyncio.run(self._serve())
         except OSError as error:
             self._failure = error
+        finally:
             self._is_started.set()
 
     async def _serve(self) -> None:

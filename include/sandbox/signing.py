@@ -35,8 +35,8 @@ class UrlSigner:
     def __init__(self, key: bytes) -> None:
         self._key = hmac.digest(key, b"download urls", "sha256")
 
-    def sign(self, host: str, object_path: str, now_ms: int, life_seconds: int) -> str:
-        """The query string that opens ``/media/<object_path>`` (unquoted) for GET."""
+    def sign(self, host: str, quoted_path: str, now_ms: int, life_seconds: int) -> str:
+        """The query string that opens a path, as it stands in the URL, for GET."""
         stamp = datetime.fromtimestamp(now_ms / 1_000, UTC).strftime(_STAMP)
         query = urlencode(
             {
@@ -47,7 +47,7 @@ class UrlSigner:
                 "X-Amz-Credential": f"AKIASANDBOX/{stamp[:8]}/us-east-1/s3/aws4_request",
             }
         )
-        signature = self._signature(host, object_path, parse_qsl(query))
+        signature = self._signature(host, quoted_path, parse_qsl(query))
         return f"{query}&X-Amz-Signature={signature}"
 
     def check(self, host: str, quoted_path: str, query: str, now_ms: int) -> None:
@@ -62,7 +62,7 @@ class UrlSigner:
         if signature is None or not _NAMES.issubset(found):
             raise UrlRefusedError("AccessDenied", "Access Denied")
         signed = [pair for pair in pairs if pair[0] != "X-Amz-Signature"]
-        wanted = self._signature(host, unquote(quoted_path), signed)
+        wanted = self._signature(host, quoted_path, signed)
         if not hmac.compare_digest(wanted.encode(), signature.encode()):
             raise UrlRefusedError(
                 "SignatureDoesNotMatch",
@@ -80,7 +80,9 @@ class UrlSigner:
             }
             raise UrlRefusedError("AccessDenied", "Request has expired", details)
 
-    def _signature(self, host: str, path: str, pairs: list[tuple[str, str]]) -> str:
+    def _signature(self, host: str, quoted_path: str, pairs: list[tuple[str, str]]) -> str:
+        # As in S3, it does not matter how a client quotes what needs no quoting.
+        path = unquote(quoted_path)
         text = "\n".join(("GET", host.lower(), path, *(f"{k}={v}" for k, v in sorted(pairs))))
         return hmac.new(self._key, text.encode(), sha256).hexdigest()
 

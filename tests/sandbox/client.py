@@ -48,12 +48,13 @@ class Client:
             connection.close()
 
     def refresh(self, **changes: str | None) -> Reply:
-        form = {
+        form: dict[str, str | None] = {
             "grant_type": "refresh_token",
             "client_id": self.connection["login"],
             "client_secret": self.connection["password"],
             "refresh_token": self.connection["extra"]["refresh_token"],
-        } | changes
+        }
+        form |= changes
         body = urlencode({name: value for name, value in form.items() if value is not None})
         content_type = "application/x-www-form-urlencoded"
         return self.send("POST", "/v1/access_token", body.encode(), Content_Type=content_type)
@@ -68,7 +69,7 @@ class Client:
         """A trailing underscore is dropped: ``from_``."""
         parameters = urlencode({name.rstrip("_"): value for name, value in query.items()})
         headers = {"Authorization": self.authorization} | (headers or {})
-        return self.send("GET", f"/v1/tasks?{parameters}", **headers)
+        return self.send("GET", f"/v1/tasks?{parameters}", None, **headers)
 
     def captures(self, contact_task_ids: Any, **members: Any) -> Reply:
         """A member given as None is left out."""

@@ -20,7 +20,7 @@ def open_sandbox(socket_enabled: None) -> Iterator[Callable[..., Client]]:
     with ExitStack() as stack:
 
         def open_(**knobs: Any) -> Client:
-            scenario = Scenario(**{"now_ms": NOW_MS, "requests_per_minute": 0} | knobs)
+            scenario = Scenario(**dict[str, Any](now_ms=NOW_MS, requests_per_minute=0) | knobs)
             return Client(stack.enter_context(Sandbox(scenario)))
 
         yield open_

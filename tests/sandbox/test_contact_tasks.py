@@ -51,9 +51,7 @@ def test_a_whole_page_can_share_a_millisecond(open_sandbox):
 @pytest.mark.parametrize("from_inclusive", [False, True], ids=["after from", "at from"])
 @pytest.mark.parametrize("to_inclusive", [False, True], ids=["before to", "at to"])
 def test_each_bound_is_inclusive_or_not_by_switch(open_sandbox, from_inclusive, to_inclusive):
-    client = open_sandbox(
-        tied_share=0.0, from_inclusive=from_inclusive, to_inclusive=to_inclusive
-    )
+    client = open_sandbox(tied_share=0.0, from_inclusive=from_inclusive, to_inclusive=to_inclusive)
     first, middle, last = client.sandbox.truth(FROM_MS, TO_MS, with_sha256=False)[:3]
 
     answer = client.contact_tasks(from_=first["created_ms"], to=last["created_ms"]).json()
@@ -108,7 +106,7 @@ def test_unknown_parameters_are_ignored(open_sandbox):
         ({"from_": FROM_MS, "channelTypes": "Email"}, "channelTypes"),
         ({"from_": FROM_MS, "channelTypes": "email,fax"}, "channelTypes"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_a_bad_query_is_refused(open_sandbox, query, reason):
     client = open_sandbox()
