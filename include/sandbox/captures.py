@@ -15,7 +15,7 @@ _CONFIGURATIONS = ("cfg-id-101", "cfg-id-102", "cfg-id-103")
 _DIGITAL = {"email": ("email", "email"), "chat": ("chat", "chat"), "social": ("sms", "facebook")}
 _ODD_NAMES = (
     "../../{name}",
-    "caf\u00e9 \u6f22\u5b57 {name}",
+    "M\u00fcller \u6f22\u5b57 {name}",
     "a b+c%2F&d=e#{name}",
     "line\nbreak\u202e{name}",
     "/absolute/{name}",

@@ -117,49 +117,54 @@ def parse_fault(content: object) -> Fault:
     return Fault(**members)
 
 
+@dataclass(slots=True)
+class _ArmedFault:
+    fault: Fault
+    chance: random.Random
+    met: int = 0
+    struck: int = 0
+
+    def strikes(self) -> bool:
+        """Whether this matching request is struck; counts it."""
+        fault = self.fault
+        self.met += 1
+        if self.met <= fault.after or (fault.times is not None and self.struck >= fault.times):
+            return False
+        if self.chance.random() >= fault.probability:
+            return False
+        self.struck += 1
+        return True
+
+
 class FaultBoard:
     """The faults in force. The same requests in the same order meet the same faults."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._faults: list[Fault] = []
-        self._met: list[int] = []
-        self._struck: list[int] = []
-        self._chances: list[random.Random] = []
+        self._armed: list[_ArmedFault] = []
 
     def replace(self, faults: list[Fault]) -> None:
         """Put these faults in force instead of the present ones; none ends them."""
-        self._faults = list(faults)
-        self._met = [0] * len(faults)
-        self._struck = [0] * len(faults)
-        self._chances = [
-            random.Random(f"{self._seed}:{place}")  # noqa: S311 - chance, not a secret
-            for place in range(len(faults))
+        self._armed = [
+            _ArmedFault(
+                fault,
+                random.Random(f"{self._seed}:{place}"),  # noqa: S311 - chance, not a secret
+            )
+            for place, fault in enumerate(faults)
         ]
 
     def choose(self, endpoint: Endpoint, target: str) -> Fault | None:
         """The fault this request meets, if any: the first in the list that strikes."""
-        for place, fault in enumerate(self._faults):
-            if fault.endpoint != endpoint or fault.match not in target:
-                continue
-            self._met[place] += 1
-            if self._met[place] <= fault.after:
-                continue
-            if fault.times is not None and self._struck[place] >= fault.times:
-                continue
-            if self._chances[place].random() >= fault.probability:
-                continue
-            self._struck[place] += 1
-            return fault
+        for armed in self._armed:
+            fault = armed.fault
+            if fault.endpoint == endpoint and fault.match in target and armed.strikes():
+                return fault
         return None
 
     def report(self) -> list[dict[str, Any]]:
         """Every fault in force, and how often it was met and struck."""
         return [
-            {
-                **{field.name: getattr(fault, field.name) for field in fields(Fault)},
-                "met": met,
-                "struck": struck,
-            }
-            for fault, met, struck in zip(self._faults, self._met, self._struck, strict=True)
+            {field.name: getattr(armed.fault, field.name) for field in fields(Fault)}
+            | {"met": armed.met, "struck": armed.struck}
+            for armed in self._armed
         ]

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -25,6 +25,8 @@ from include.sandbox.scenario import Scenario
 from include.sandbox.state import SandboxState
 from include.sandbox.truth import Truth
 from include.sandbox.wire import send
+
+T = TypeVar("T")
 
 _SHUTDOWN_SECONDS = 0.2
 
@@ -343,15 +345,15 @@ class Sandbox:
         Raises:
             ValueError: A fault is not well formed; nothing is changed.
         """
-        self.state.set_faults(faults)
+        self._in_server(lambda: self.state.set_faults(faults))
 
     def requests(self) -> dict[str, Any]:
         """What ``GET /sandbox/requests`` tells."""
-        return self._application.report()
+        return self._in_server(self._application.report)
 
     def reset_requests(self) -> None:
         """Count requests anew."""
-        self.state.journal.reset()
+        self._in_server(self.state.journal.reset)
 
     def now_ms(self) -> int:
         """The sandbox's time."""
@@ -359,7 +361,17 @@ class Sandbox:
 
     def advance(self, seconds: float) -> None:
         """Move the sandbox's clock forward."""
-        self.state.clock.advance(seconds)
+        self._in_server(lambda: self.state.clock.advance(seconds))
+
+    def _in_server(self, change: Callable[[], T]) -> T:
+        """Run between two requests, never during one; at once where nothing is served."""
+        if self._loop is None or self._loop.is_closed():
+            return change()
+
+        async def run() -> T:
+            return change()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import hmac
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -37,18 +38,8 @@ class UrlSigner:
 
     def sign(self, host: str, quoted_path: str, now_ms: int, life_seconds: int) -> str:
         """The query string that opens a path, as it stands in the URL, for GET."""
-        stamp = datetime.fromtimestamp(now_ms / 1_000, UTC).strftime(_STAMP)
-        query = urlencode(
-            {
-                "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-                "X-Amz-Date": stamp,
-                "X-Amz-SignedHeaders": "host",
-                "X-Amz-Expires": str(life_seconds),
-                "X-Amz-Credential": f"AKIASANDBOX/{stamp[:8]}/us-east-1/s3/aws4_request",
-            }
-        )
-        signature = self._signature(host, quoted_path, parse_qsl(query))
-        return f"{query}&X-Amz-Signature={signature}"
+        pairs, query = _parameters(now_ms // 1_000, life_seconds)
+        return f"{query}&X-Amz-Signature={self._signature(host, quoted_path, pairs)}"
 
     def check(self, host: str, quoted_path: str, query: str, now_ms: int) -> None:
         """Accept a URL that was signed here, unaltered and in time.
@@ -90,6 +81,20 @@ class UrlSigner:
 def object_path(org_id: str, contact_task_id: str, object_id: str, file_name: str) -> str:
     """The quoted path of an object's URL: bucket, then the key layout reported of Webex."""
     return f"{BUCKET}/{org_id}/{contact_task_id}/{object_id}/{quote(file_name, safe='')}"
+
+
+@lru_cache(maxsize=16)
+def _parameters(now_seconds: int, life_seconds: int) -> tuple[list[tuple[str, str]], str]:
+    """What all URLs of one second and life have in common."""
+    stamp = datetime.fromtimestamp(now_seconds, UTC).strftime(_STAMP)
+    pairs = [
+        ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
+        ("X-Amz-Date", stamp),
+        ("X-Amz-SignedHeaders", "host"),
+        ("X-Amz-Expires", str(life_seconds)),
+        ("X-Amz-Credential", f"AKIASANDBOX/{stamp[:8]}/us-east-1/s3/aws4_request"),
+    ]
+    return pairs, urlencode(pairs)
 
 
 def _iso(instant_ms: int) -> str:

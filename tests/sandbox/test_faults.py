@@ -285,7 +285,7 @@ def test_faults_can_be_there_from_the_start(open_sandbox):
         {},
         ["http_500"],
         [{"endpoint": "tasks", "kind": "http_500", "sometimes": 1}],
-        [{"endpoint": "taks", "kind": "http_500"}],
+        [{"endpoint": "webhooks", "kind": "http_500"}],
         [{"endpoint": "tasks", "kind": "http_600"}],
         [{"endpoint": "tasks", "kind": "http_500", "times": "2"}],
         [{"endpoint": "tasks", "kind": "http_500", "times": True}],

@@ -16,9 +16,7 @@ from include.sandbox.pages import ROUTES, SAMPLED_PER_HOUR, count_hour
 from include.sandbox.scenario import Scenario, knobs
 from include.sandbox.server import Sandbox, SandboxApplication
 from include.sandbox.state import SandboxState
-from tests.sandbox.client import HOUR_MS, NOW_MS
-
-JSON = "application/json"
+from tests.sandbox.client import HOUR_MS, NOW_MS, Client
 
 
 def test_the_page_tells_what_is_held_and_how_to_use_it(open_sandbox):
@@ -137,6 +135,15 @@ def test_a_port_in_use_is_an_error_at_once():
         port = int(first.base_url.rpartition(":")[2])
         with pytest.raises(OSError, match="address already in use"), Sandbox(port=port):
             pass
+
+
+def test_what_was_asked_can_be_read_before_and_after():
+    sandbox = Sandbox(Scenario(now_ms=NOW_MS))
+    sandbox.set_faults([{"endpoint": "token", "kind": "http_500"}])
+    with sandbox:
+        assert Client(sandbox).refresh().status == 500
+
+    assert sandbox.requests()["counts"] == {"token": {"500": 1}}
 
 
 def test_an_ipv6_address_is_written_as_such():
