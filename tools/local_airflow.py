@@ -174,13 +174,10 @@ class AirflowApi:
         answer = self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns?{query}")
         return answer["dag_runs"]
 
-    def failed_airflow_tasks(self, dag_id: str) -> list[str]:
-        """Return `run / Airflow task` of the latest failures of a DAG."""
-        answer = self.request(
-            "GET",
-            f"/api/v2/dags/{dag_id}/dagRuns/~/taskInstances?state=failed&limit=10"
-            "&order_by=-start_date",
-        )
+    def airflow_tasks(self, dag_id: str, state: str) -> list[str]:
+        """Return `run / Airflow task` of the latest ones in `state`, at most ten."""
+        query = urllib.parse.urlencode({"state": state, "limit": 10, "order_by": "-start_date"})
+        answer = self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns/~/taskInstances?{query}")
         return [f"{row['dag_run_id']} / {row['task_id']}" for row in answer["task_instances"]]
 
     def backfill(self, dag_id: str, first: str, last: str, max_active_runs: int) -> None:

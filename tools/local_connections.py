@@ -59,8 +59,10 @@ def store_connection(endpoint_url: str, bucket: str) -> dict[str, Any]:
     }
 
 
-def archive_progress(runs: Sequence[Mapping[str, Any]], hours: int, kept: tuple[int, int]) -> str:
-    """Return one line: hours done and running, files and bytes in the bucket so far."""
+def archive_progress(
+    runs: Sequence[Mapping[str, Any]], hours: int, kept: tuple[int, int], retried: int = 0
+) -> str:
+    """Return one line: hours done and running, Airflow tasks to be retried, what the bucket has."""
     done = sum(run["state"] == "success" for run in runs)
     failed = sum(run["state"] == "failed" for run in runs)
     running = sum(run["state"] == "running" for run in runs)
@@ -68,5 +70,6 @@ def archive_progress(runs: Sequence[Mapping[str, Any]], hours: int, kept: tuple[
     parts = [f"{done} of {hours} hours archived"]
     parts += [f"{running} running"] if running else []
     parts += [f"{failed} FAILED"] if failed else []
+    parts += [f"{retried} failed Airflow tasks wait for their next try"] if retried else []
     parts += [f"{files:,} files, {size_bytes / 1e6:,.1f} MB in the bucket"]
     return ", ".join(parts)

@@ -259,12 +259,14 @@ class LocalRun:
         while True:
             self.components.raise_if_one_died()
             runs = self.airflow.runs(ARCHIVE, _iso(first), _iso(last))
-            self.progress.show(archive_progress(runs, HOURS, _kept(self.places.objects)))
+            retried = len(self.airflow.airflow_tasks(ARCHIVE, "up_for_retry"))
+            self.progress.show(archive_progress(runs, HOURS, _kept(self.places.objects), retried))
             if len(runs) == HOURS and all(_final_state(run["state"]) for run in runs):
                 break
             if time.monotonic() > deadline:
                 raise LauncherError(
-                    f"After {ARCHIVE_SECONDS} s the hours are not archived: see {self.airflow.url}"
+                    f"After {ARCHIVE_SECONDS} s the hours are not archived. "
+                    f"Airflow's logs say why: {_relative(self.places.airflow_home / 'logs')}"
                 )
             time.sleep(0.5)
         failed = [run["logical_date"] for run in runs if run["state"] != "success"]
@@ -281,7 +283,7 @@ class LocalRun:
         ]
 
     def _explain_failure(self, dag_id: str, detail: str = "") -> str:
-        failures = "\n".join(f"    {line}" for line in self.airflow.failed_airflow_tasks(dag_id))
+        failures = "\n".join(f"    {line}" for line in self.airflow.airflow_tasks(dag_id, "failed"))
         return (
             f"{dag_id} failed{detail}. Its failed Airflow tasks:\n{failures or '    (none)'}\n"
             f"Their logs: {self.places.airflow_home / 'logs'}, or {self.airflow.url} while it is up."
