@@ -33,7 +33,11 @@ from plugins.fail_fast import fail_fast
     start_date=pendulum.datetime(2020, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=4,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": 2.0,
+    },
     params=ARCHIVE_PARAMS,
     tags=["webex", "archive"],
     doc_md=__doc__,

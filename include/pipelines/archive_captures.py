@@ -168,7 +168,12 @@ def archive_shard(
     with ThreadPoolExecutor(max_workers=CONCURRENT_COPIES, thread_name_prefix="copy") as pool:
         for batch in batches(list(by_id)):
             copied = _Batch(
-                [by_id[task_id] for task_id in batch], query, media, bucket, archive, options
+                contact_tasks=[by_id[task_id] for task_id in batch],
+                query=query,
+                media=media,
+                bucket=bucket,
+                archive=archive,
+                recopy=options.recopy,
             )
             copied.run(pool)
             for row in copied.contact_tasks:
