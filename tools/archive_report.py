@@ -21,6 +21,9 @@ from tools import local_s3
 
 TABLES = ("contact_tasks", "captures")
 READERS = 4
+# With the file's name: the id of a transcript is that of a configuration (documented), so one
+# contact task may have two transcripts of one id.
+CAPTURE_KEY = ("task_id", "kind", "capture_id", "file_name")
 
 QUERY = """\
 SELECT channel_type AS channel,
@@ -119,7 +122,7 @@ def compare_with_truth(
     result = Comparison()
     known_hours = list(hours)
     task_rows = _rows_by_key(archived.contact_tasks, ("task_id",), result)
-    capture_rows = _rows_by_key(archived.captures, ("task_id", "kind", "capture_id"), result)
+    capture_rows = _rows_by_key(archived.captures, CAPTURE_KEY, result)
     seen_tasks: set[tuple[str, ...]] = set()
     seen_captures: set[tuple[str, ...]] = set()
     for expected in truth:
@@ -134,13 +137,13 @@ def compare_with_truth(
         elif _time(expected["visible_ms"]) < hour.archived_from:
             result.differ(f"contact task {expected['task_id']} has no row")
         for capture in expected["captures"]:
-            key = (expected["task_id"], capture["kind"], capture["id"])
+            key = (expected["task_id"], capture["kind"], capture["id"], capture["file_name"])
             seen_captures.add(key)
             _compare_capture(capture, hour, capture_rows.get(key), archived, result)
     for key in task_rows.keys() - seen_tasks:
         result.differ(f"contact task {key[0]} is not the sandbox's")
     for key in capture_rows.keys() - seen_captures:
-        result.differ(f"{key[1]} {key[2]} is not the sandbox's")
+        result.differ(f"{key[1]} {key[2]} ({key[3]}) is not the sandbox's")
     named = {row["object_key"] for row in capture_rows.values() if row["object_key"]}
     for key in archived.object_sizes.keys() - named:
         result.differ(f"object {key} has no row")
@@ -154,7 +157,7 @@ def _compare_capture(
     archived: Archived,
     result: Comparison,
 ) -> None:
-    name = f"{expected['kind']} {expected['id']}"
+    name = f"{expected['kind']} {expected['id']} ({expected['file_name']})"
     was_offered = _time(expected["available_ms"]) < hour.archived_from
     if row is None or row["outcome"] == "pending":
         if expected["purged"]:
@@ -230,7 +233,7 @@ def _rows_by_key(
     for row in rows:
         key = tuple(row[name] for name in names)
         if key in by_key:
-            result.differ(f"{' '.join(key)} has two rows")
+            result.differ(f"{' '.join(map(str, key))} has two rows")
         by_key[key] = row
     return by_key
 

@@ -449,7 +449,11 @@ def _get_json(url: str, path: str) -> dict[str, Any]:
 
 
 def _truth(url: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
-    query = urllib.parse.urlencode({"from": _milliseconds(start), "to": _milliseconds(end)})
+    # The flags with which archive_captures asks unless told otherwise.
+    flags = {"include_va": "true", "include_screen": "true"}
+    query = urllib.parse.urlencode(
+        {"from": _milliseconds(start), "to": _milliseconds(end), **flags}
+    )
     with urllib.request.urlopen(f"{url}/sandbox/truth?{query}", timeout=120) as answer:  # noqa: S310 - http to loopback
         return [json.loads(line) for line in answer if line.strip()]
 

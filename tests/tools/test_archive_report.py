@@ -20,6 +20,7 @@ def a_truth(**capture):
     offered = {
         "kind": "recording",
         "id": "capture-1",
+        "file_name": "a.wav",
         "size_bytes": 3,
         "sha256": "abc",
         "available_ms": created,
@@ -39,6 +40,7 @@ def a_capture_row(**changes):
         "task_id": "task-1",
         "kind": "recording",
         "capture_id": "capture-1",
+        "file_name": "a.wav",
         "outcome": "copied",
         "object_key": KEY,
         "size_bytes": 3,
@@ -132,3 +134,15 @@ def test_bytes_that_changed_after_the_copy_are_not_compared():
     )
 
     assert comparison.differences == []
+
+
+def test_two_transcripts_of_one_id_are_both_wanted():
+    """The id of a transcript is that of a configuration: documented, and lost once."""
+    truth = a_truth()
+    truth["captures"].append({**truth["captures"][0], "file_name": "b.wav"})
+
+    comparison = compare_with_truth([truth], [HOUR], an_archive())
+
+    assert comparison.differences == [
+        "recording capture-1 (b.wav) was offered and is not in the table"
+    ]
