@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +21,6 @@ from tools import local_s3
 
 TABLES = ("contact_tasks", "captures")
 READERS = 4
-# With the file's name: the id of a transcript is that of a configuration (documented), so one
-# contact task may have two transcripts of one id.
-CAPTURE_KEY = ("task_id", "kind", "capture_id", "file_name")
 
 QUERY = """\
 SELECT channel_type AS channel,
@@ -121,8 +118,8 @@ def compare_with_truth(
     """
     result = Comparison()
     known_hours = list(hours)
-    task_rows = _rows_by_key(archived.contact_tasks, ("task_id",), result)
-    capture_rows = _rows_by_key(archived.captures, CAPTURE_KEY, result)
+    task_rows = _rows_by_key(archived.contact_tasks, lambda row: (row["task_id"],), result)
+    capture_rows = _rows_by_key(archived.captures, _capture_key, result)
     seen_tasks: set[tuple[str, ...]] = set()
     seen_captures: set[tuple[str, ...]] = set()
     for expected in truth:
@@ -226,12 +223,23 @@ def outcome_counts(captures: pa.Table) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
+def _capture_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a row and the sandbox's truth have in common.
+
+    The id of a transcript is that of a configuration (documented), so a contact task may have two
+    of one id: the archive sets the second apart as `<id>~<hash>`, and their files' names differ.
+    """
+    return (row["task_id"], row["kind"], row["capture_id"].partition("~")[0], row["file_name"])
+
+
 def _rows_by_key(
-    rows: Iterable[Mapping[str, Any]], names: tuple[str, ...], result: Comparison
+    rows: Iterable[Mapping[str, Any]],
+    key_of: Callable[[Mapping[str, Any]], tuple[str, ...]],
+    result: Comparison,
 ) -> dict[tuple[str, ...], Mapping[str, Any]]:
     by_key: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for row in rows:
-        key = tuple(row[name] for name in names)
+        key = key_of(row)
         if key in by_key:
             result.differ(f"{' '.join(map(str, key))} has two rows")
         by_key[key] = row

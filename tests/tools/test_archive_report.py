@@ -137,12 +137,19 @@ def test_bytes_that_changed_after_the_copy_are_not_compared():
 
 
 def test_two_transcripts_of_one_id_are_both_wanted():
-    """The id of a transcript is that of a configuration: documented, and lost once."""
+    """The id of a transcript is that of a configuration: documented."""
     truth = a_truth()
     truth["captures"].append({**truth["captures"][0], "file_name": "b.wav"})
+    second = a_capture_row(
+        capture_id="capture-1~0123456789ab", file_name="b.wav", object_key=f"{KEY}2"
+    )
+    both = an_archive(
+        captures=[a_capture_row(), second],
+        sizes={KEY: 3, f"{KEY}2": 3},
+        sha256s={KEY: "abc", f"{KEY}2": "abc"},
+    )
 
-    comparison = compare_with_truth([truth], [HOUR], an_archive())
-
-    assert comparison.differences == [
+    assert compare_with_truth([truth], [HOUR], both).differences == []
+    assert compare_with_truth([truth], [HOUR], an_archive()).differences == [
         "recording capture-1 (b.wav) was offered and is not in the table"
     ]
