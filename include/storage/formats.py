@@ -13,6 +13,7 @@ from include.domain.errors import ArchiveError
 from include.domain.object_keys import Kind
 
 _HEAD_BYTES = 512
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_JSON_DEPTH = 200
 _MAX_TOP_LEVEL_KEYS = 64
 _ERROR_MEMBERS = frozenset(
@@ -20,6 +21,9 @@ _ERROR_MEMBERS = frozenset(
 )
 # A RIFF header that says 0 or all ones was written before its writer knew the length.
 _UNKNOWN_RIFF_SIZES = frozenset({0, 0xFFFFFFFF})
+
+# A number with thousands of digits, or such an exponent, makes ijson raise the last two.
+_NOT_JSON = (ijson.JSONError, ValueError, ArithmeticError, SystemError)
 
 
 class Implausible(ArchiveError):
@@ -53,7 +57,9 @@ def format_check_for(kind: Kind, file_name: str | None) -> FormatCheck:
         return WavCheck()
     if name.endswith(".json") or (kind == "transcript" and "." not in name):
         return JsonCheck()
-    return OtherCheck(name.rpartition(".")[2][:16] if "." in name else kind)
+    suffix = name.rpartition(".")[2]
+    is_suffix = "." in name and suffix.isascii() and suffix.isalnum()
+    return OtherCheck(suffix[:16] if is_suffix else kind)
 
 
 class WavCheck:
@@ -98,16 +104,21 @@ class JsonCheck:
         self._depth = 0
         self._top_level: set[str] = set()
         self._kind = ""
-        self._is_first = True
+        self._beginning: bytes | None = b""
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next bytes."""
-        if self._is_first:
-            self._is_first = False
-            chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+        if self._beginning is not None:
+            self._beginning += chunk
+            if len(self._beginning) < 3 and _BYTE_ORDER_MARK.startswith(self._beginning):
+                return
+            chunk = self._beginning.removeprefix(_BYTE_ORDER_MARK)
+            self._beginning = None
+        if not chunk:  # which means the end to the parser
+            return
         try:
             self._parser.send(chunk)
-        except (ijson.JSONError, ValueError, OverflowError):
+        except _NOT_JSON:
             raise Implausible("The body is not JSON.") from None
         self._look()
 
@@ -133,7 +144,7 @@ class JsonCheck:
         """The format by content, not by name: vCon files may keep the legacy name (documented)."""
         try:
             self._parser.close()
-        except (ijson.JSONError, ValueError, OverflowError):
+        except _NOT_JSON:
             raise Implausible(f"The JSON is incomplete: {size_bytes} bytes.") from None
         self._look()
         if self._kind not in {"start_map", "start_array"}:
@@ -156,13 +167,13 @@ class OtherCheck:
     def feed(self, chunk: bytes) -> None:
         """Keep the first bytes."""
         if len(self._head) < _HEAD_BYTES:
-            self._head += chunk[:_HEAD_BYTES]
+            self._head = (self._head + chunk[:_HEAD_BYTES])[:_HEAD_BYTES]
 
     def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:
         """Markup or JSON where media should be is an error body."""
         if size_bytes == 0:
             raise Implausible("The file is empty.")
-        if self._head.lstrip()[:1] in {b"<", b"{"}:
+        if self._head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in {b"<", b"{"}:
             raise Implausible(
                 "The body is markup or JSON, such as an error message, and no media file."
             )

@@ -1,8 +1,8 @@
 """The only place that talks to S3: one bucket, with errors named by what to do."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
 )
 
@@ -72,6 +73,17 @@ class StoredCopy:
 class ObjectStore:
     """The bucket of the archive.
 
+    What holds depends on the store, and no store says which kind it is; the tests hold one of each to it.
+
+    - AWS S3 and its like (AWS, ministack, moto): a reader of a key sees the old object or the new one, and
+      a write with a condition fails when another writer was faster. Nothing is ever lost.
+    - Without ``If-Match`` (OpenStack Swift answers 501): the write is repeated without its condition. Of two
+      writers of one key at once the later wins, and what only the other one wrote is lost.
+    - A store that ignores conditions without a word (``rclone serve s3``): the same, and nothing shows it.
+      This one also overwrites in place, so that a reader may find a part of the new object, or an error.
+
+    The last two need one writer at a time, which a pool with a single slot gives.
+
     Raises (every method):
         PermanentError: Bucket, key pair or rights are wrong; the sentence names the field.
         TransientError: The store is in trouble or out of reach.
@@ -102,7 +114,7 @@ class ObjectStore:
                     )
 
     def head(self, key: ObjectKey) -> StoredObject | None:
-        """The object under a key, or None."""
+        """The object under a key, or None: also for a bucket that does not exist, which `check` tells."""
         with self._named_errors():
             try:
                 found = self._client.head_object(Bucket=self.bucket, Key=key)
@@ -126,22 +138,23 @@ class ObjectStore:
                 if _code(error) == "NoSuchKey":
                     return None
                 raise
-            with found["Body"] as body:
+            # Not `with body`: that would give the raw stream, which does not notice a short body.
+            with closing(found["Body"]) as body:
                 return body.read(), found["ETag"]
 
     def iter_bytes(self, key: ObjectKey) -> Iterator[bytes]:
         """The bytes of an object of any size, in small pieces."""
         with (
             self._named_errors(),
-            self._client.get_object(Bucket=self.bucket, Key=key)["Body"] as body,
+            closing(self._client.get_object(Bucket=self.bucket, Key=key)["Body"]) as body,
         ):
             yield from body.iter_chunks(_READ_BYTES)
 
     def write(self, key: ObjectKey, body: bytes, condition: Condition | None = None) -> None:
-        """Put a small object; a reader sees the old one or the new one, never a part.
+        """Put a small object, on condition when one is given.
 
-        Where the store does not know conditional writes (501), the write takes effect without condition:
-        such a store needs one writer at a time.
+        Where the store does not know the condition (501) or ignores it, the write takes effect without it:
+        see the class for what is left of the promise then.
 
         Raises:
             ConditionFailed: The condition does not hold.
@@ -159,7 +172,7 @@ class ObjectStore:
                     _status(error) == 412 or _code(error) == "ConditionalRequestConflict"
                 ):
                     raise ConditionFailed(key) from None
-                if conditions and "IfMatch" in conditions and _status(error) == 404:
+                if "IfMatch" in conditions and _code(error) == "NoSuchKey":
                     raise ConditionFailed(key) from None
                 if not conditions or _status(error) != 501:
                     raise
@@ -180,70 +193,52 @@ class ObjectStore:
         """
         part_bytes = max(PART_BYTES, -(-(size_bytes or 0) // _MAX_PARTS))
         digest = hashlib.sha256()
-        parts = _parts(chunks, part_bytes)
-        first = next(parts, b"")
-        digest.update(first)
-        following = next(parts, None)
-        if following is None:
-            with self._named_errors():
-                self._client.put_object(Bucket=self.bucket, Key=key, Body=first)
-            return StoredCopy(len(first), digest.hexdigest())
-        return self._write_multipart(key, first, following, parts, digest)
-
-    def _write_multipart(
-        self,
-        key: ObjectKey,
-        first: bytes,
-        second: bytes,
-        rest: Iterator[bytes],
-        digest: "hashlib._Hash",  # pyright: ignore[reportPrivateUsage] - its only name
-    ) -> StoredCopy:
-        with self._named_errors():
-            upload_id = self._client.create_multipart_upload(Bucket=self.bucket, Key=key)[
-                "UploadId"
-            ]
-        etags: list[str] = []
         size = 0
-
-        def upload(body: bytes) -> None:
-            nonlocal size
-            with self._named_errors():
-                answer = self._client.upload_part(
-                    Bucket=self.bucket,
-                    Key=key,
-                    UploadId=upload_id,
-                    PartNumber=len(etags) + 1,
-                    Body=body,
-                )
-            etags.append(answer["ETag"])
-            size += len(body)
-
+        upload_id = ""
+        etags: list[str] = []
         try:
-            upload(first)
-            del first
-            body: bytes | None = second
-            del second
-            while body is not None:
+            for body, is_last in _parts(chunks, part_bytes):
                 digest.update(body)
-                upload(body)
-                body = next(rest, None)
-            with self._named_errors():
-                self._client.complete_multipart_upload(
-                    Bucket=self.bucket,
-                    Key=key,
-                    UploadId=upload_id,
-                    MultipartUpload={
-                        "Parts": [
-                            {"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, start=1)
-                        ]
-                    },
-                )
+                size += len(body)
+                if is_last and not upload_id:
+                    with self._named_errors():
+                        self._client.put_object(Bucket=self.bucket, Key=key, Body=body)
+                    return StoredCopy(size, digest.hexdigest())
+                upload_id = upload_id or self._begin_upload(key)
+                etags.append(self._upload_part(key, upload_id, len(etags) + 1, body))
+                del body  # before the next part is gathered
+            self._complete_upload(key, upload_id, etags)
         except BaseException:
-            self._abort(key, upload_id)
+            if upload_id:
+                self._abort_upload(key, upload_id)
             raise
         return StoredCopy(size, digest.hexdigest())
 
-    def _abort(self, key: ObjectKey, upload_id: str) -> None:
+    def _begin_upload(self, key: ObjectKey) -> str:
+        with self._named_errors():
+            return self._client.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
+
+    def _upload_part(self, key: ObjectKey, upload_id: str, number: int, body: bytes) -> str:
+        with self._named_errors():
+            return self._client.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body
+            )["ETag"]
+
+    def _complete_upload(self, key: ObjectKey, upload_id: str, etags: Sequence[str]) -> None:
+        with self._named_errors():
+            self._client.complete_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={
+                    "Parts": [
+                        {"PartNumber": number, "ETag": etag}
+                        for number, etag in enumerate(etags, start=1)
+                    ]
+                },
+            )
+
+    def _abort_upload(self, key: ObjectKey, upload_id: str) -> None:
         """Free what a failed upload left; when even that fails, the sweep of open uploads does it."""
         try:
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
@@ -267,6 +262,11 @@ class ObjectStore:
             raise PermanentError(
                 f"The connection {CONNECTION_ID} has no key pair and this machine has no role of its own: set "
                 "login (access key id) and password (secret access key)."
+            ) from None
+        except ParamValidationError:
+            raise PermanentError(
+                "The S3 client refuses the request before it is sent: correct the extra field "
+                f"service_config.s3.bucket_name of the connection {CONNECTION_ID}, such as my-archive."
             ) from None
         except (BotoCoreError, OSError) as error:
             raise TransientError(
@@ -300,7 +300,7 @@ class ObjectStore:
         if (
             status >= 500
             or status in {408, 429}
-            or code in {"SlowDown", "RequestTimeout", "Throttling"}
+            or code in {"SlowDown", "RequestTimeout", "Throttling", "NoSuchUpload"}
         ):
             return TransientError(
                 f"The object store answered {status} {code} to {error.operation_name}."
@@ -308,16 +308,21 @@ class ObjectStore:
         return PermanentError(f"The object store refuses {error.operation_name}: {status} {code}.")
 
 
-def _parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[bytes]:
-    """The chunks joined to parts of one size; only the last may be smaller. Never an empty part."""
+def _parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[tuple[bytes, bool]]:
+    """The chunks joined to parts of one size, each with "is it the last?"; only the last may be smaller.
+
+    There is always a last part, empty when there is nothing; nothing of a part stays here once it is out.
+    """
     buffer = bytearray()
     for chunk in chunks:
         buffer += chunk
-        while len(buffer) >= part_bytes:
-            yield bytes(buffer[:part_bytes])
+        while len(buffer) > part_bytes:
+            with memoryview(buffer) as view:
+                part = bytes(view[:part_bytes])
             del buffer[:part_bytes]
-    if buffer:
-        yield bytes(buffer)
+            yield part, False
+            del part
+    yield bytes(buffer), True
 
 
 def _code(error: ClientError) -> str:

@@ -90,7 +90,7 @@ def from_parquet(body: bytes, row_type: type[AnyRow]) -> list[AnyRow]:
         records: list[dict[str, Any]] = table.select([n for n in names if n in present]).to_pylist()
         missing: dict[str, Any] = {name: None for name in names if name not in present}
         return [row_type(**missing, **record) for record in records]
-    except (_pa.ArrowException, TypeError) as error:
+    except (_pa.ArrowException, OSError, TypeError, ValueError, ArithmeticError) as error:
         raise PermanentError(
             f"A table partition or working file is damaged ({type(error).__name__}): restore or delete it and run "
             "its hour again."
@@ -113,7 +113,8 @@ def publish_rows(
     """Merge rows into one partition and replace it whole; the rows that it holds afterwards.
 
     Two writers at once give the same as one after the other: the object is replaced only while it is
-    still the one that was read, else it is read and merged again, a bounded number of times.
+    still the one that was read, else it is read and merged again, a bounded number of times. On a store
+    without conditional writes this holds for one writer at a time only (see `ObjectStore`).
 
     Args:
         store: The bucket.
