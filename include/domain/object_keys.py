@@ -27,6 +27,7 @@ _DIGEST_LENGTH = 32
 _PREFIX = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 _PERSONAL = re.compile(r"\+\d[\d*() .-]{5,}\d|[^\s/@]+@[^\s/@]+\.[A-Za-z]{2,}")
 _UNNAMED = "unnamed"
+_MAX_NAME_LENGTH = 1024
 
 
 def safe_part(text: str) -> str:
@@ -48,7 +49,9 @@ def safe_file_name(file_name: str | None) -> str:
 
     It need not be different for two captures: the capture id before it already is.
     """
-    return safe_part(_PERSONAL.sub("redacted", file_name or "") or _UNNAMED)
+    # Only the beginning is kept anyway; the search for addresses must not grow with a hostile name.
+    beginning = (file_name or "")[:_MAX_NAME_LENGTH]
+    return safe_part(_PERSONAL.sub("redacted", beginning) or _UNNAMED)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,22 @@ from typing import cast
 from urllib.parse import urlsplit
 
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
-_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)+")
+# The look-behind and the possessive quantifiers keep the search linear on text without any address.
+_EMAIL = re.compile(r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]++@[\w-]+(?:\.[\w-]+)+")
 _PHONE = re.compile(r"\+\d[\d*() .-]{5,}\d")
 _TOKEN = re.compile(
-    r"(?i)\b(bearer\s+|(?:access_|refresh_)?token[\"'=:\s]+|secret[\"'=:\s]+)[\w.~+/-]{8,}=*"
+    r"(?i)(bearer\s+|(?:token|secret|signature|credential)[\"']?\s*[=:]\s*[\"']?)[\w.~+/%-]{8,}=*"
+    # A bare word after "token" is one only when no word of a sentence looks like it.
+    r"|(token\s+)(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*"
 )
 
 
 def without_query(url: str) -> str:
     """A URL without user, query and fragment: the parts of a signed URL that are credentials."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # an unclosed bracket: nothing in it can be told apart
+        return "https://***"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
@@ -22,7 +28,7 @@ def without_query(url: str) -> str:
 def redact(text: str) -> str:
     """The text without signed URLs, tokens, e-mail addresses and phone numbers."""
     text = _URL.sub(lambda match: without_query(match.group()), text)
-    text = _TOKEN.sub(lambda match: f"{match.group(1)}***", text)
+    text = _TOKEN.sub(lambda match: f"{match.group(1) or match.group(2)}***", text)
     text = _EMAIL.sub("***@***", text)
     return _PHONE.sub("+***", text)
 
@@ -33,7 +39,7 @@ def without_signed_urls(value: object) -> object:
         return _URL.sub(lambda match: without_query(match.group()), value)
     if isinstance(value, dict):
         items = cast("dict[str, object]", value).items()
-        return {key: without_signed_urls(item) for key, item in items}
+        return {str(without_signed_urls(key)): without_signed_urls(item) for key, item in items}
     if isinstance(value, list):
         return [without_signed_urls(item) for item in cast("list[object]", value)]
     return value

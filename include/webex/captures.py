@@ -1,17 +1,17 @@
 """Asks which captures contact tasks have: POST /v1/captures/query, ten contact tasks at a time."""
 
 import hashlib
-import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from pydantic import SecretStr
 
 from include.domain.contact_centre import Capture, JsonObject
 from include.domain.object_keys import Kind
+from include.domain.redaction import without_signed_urls
 from include.webex.contact_tasks import boolean, instant, text, unidentified
 from include.webex.http_client import Refused, TooLarge, WebexClient
 
@@ -87,7 +87,7 @@ class CapturesQuery:
             return self._halves(contact_task_ids)
         try:
             answer = self._query(contact_task_ids, older)
-        except Refused:
+        except (Refused, TooLarge):
             return self._halves(contact_task_ids)
         self.options = older
         log.warning(
@@ -101,10 +101,7 @@ class CapturesQuery:
         middle = len(contact_task_ids) // 2
         found: dict[str, list[Capture] | None] = {}
         for half in (contact_task_ids[:middle], contact_task_ids[middle:]):
-            try:
-                found |= self._query(half, self.options)
-            except (Refused, TooLarge):
-                found |= self._halves(half)
+            found |= self(half)  # with both sets of flags: a bad id must not hide an older cell
         return found
 
     def _query(
@@ -150,8 +147,10 @@ def parse_capture(kind: Kind, element: JsonObject) -> Capture:
     """
     attributes = element.get("attributes")
     flat = {**element, **(cast("JsonObject", attributes) if isinstance(attributes, dict) else {})}
-    flat.pop("attributes", None)
-    fields = {name.lower(): value for name, value in flat.items()}
+    if isinstance(attributes, dict):
+        flat.pop("attributes")
+    # Without nulls: {"Source": "recording", "source": null} has a source.
+    fields = {name.lower(): value for name, value in flat.items() if value is not None}
     url = text(fields.get("filepath"))
     without_url = {name: value for name, value in flat.items() if name.lower() != "filepath"}
     participants = fields.get("participants")
@@ -185,32 +184,42 @@ def with_unique_ids(captures: Sequence[Capture]) -> list[Capture]:
     can share it. The earliest keeps the id; each other one gets a suffix made from what tells it apart,
     and so the same suffix in every run. Elements alike in everything but their URL are one capture.
     """
+    taken: set[tuple[Kind, str]] = set()
+    seen: set[str] = set()
     unique: list[Capture] = []
-    in_order = sorted(
-        captures, key=lambda capture: (capture.kind, capture.capture_id, *_distinction(capture))
-    )
-    for _, group in itertools.groupby(
-        in_order, key=lambda capture: (capture.kind, capture.capture_id)
-    ):
-        previous: tuple[str, ...] | None = None
-        for position, capture in enumerate(group):
-            distinction = _distinction(capture)
-            if distinction == previous:
-                continue
-            previous = distinction
-            if position:
-                digest = hashlib.sha256(
-                    json.dumps(distinction).encode("utf-8", "replace")
-                ).hexdigest()[:12]
-                unique.append(replace(capture, capture_id=f"{capture.capture_id}~{digest}"))
-            else:
-                unique.append(capture)
+    for capture in sorted(captures, key=_order):
+        content = _content(capture)
+        if content in seen:
+            continue
+        capture_id = capture.capture_id
+        if (capture.kind, capture_id) in taken:
+            capture_id = f"{capture.capture_id}~{_digest(json.dumps(_distinction(capture)))}"
+        if (capture.kind, capture_id) in taken:
+            capture_id = f"{capture.capture_id}~{_digest(content)}"
+        seen.add(content)
+        taken.add((capture.kind, capture_id))
+        unique.append(replace(capture, capture_id=capture_id))
     return unique
+
+
+def _order(capture: Capture) -> tuple[str, ...]:
+    return (capture.kind, capture.capture_id, *_distinction(capture), _content(capture))
+
+
+def _content(capture: Capture) -> str:
+    """Everything but the URL, as text that can be compared."""
+    members = asdict(replace(capture, download_url=None))
+    return json.dumps(without_signed_urls(members), sort_keys=True, default=str)
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _distinction(capture: Capture) -> tuple[str, ...]:
     """What tells two captures under one id apart, earliest first; never the URL, which differs each time."""
-    created = instant(capture.extra.get("createTime")) or instant(capture.extra.get("CreateTime"))
+    extra = {name.lower(): value for name, value in capture.extra.items()}
+    created = instant(extra.get("createtime"))
     return (
         created.isoformat() if created else "",
         capture.start_time.isoformat() if capture.start_time else "",

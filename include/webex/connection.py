@@ -25,6 +25,8 @@ DEFAULT_MEDIA_HOSTS = (
     "s3.amazonaws.com",
     "s3.*.amazonaws.com",
 )
+# A user or password would end up in messages; browsers and libraries disagree about a backslash.
+_NEVER_IN_URL = re.compile(r"[\s\\@\x00-\x1f\x7f]")
 DEFAULT_REQUESTS_PER_MINUTE = 50  # documented: 300 a minute for each client id; older text says 50
 
 
@@ -105,19 +107,23 @@ def _base_url(host: str | None, schema: str | None, port: int | None) -> str:
                 f"is neither a URL nor one of the data centres {', '.join(REGIONS)}: give one of them",
             )
         text = f"{schema or 'https'}://{text}"
-    if port is not None and urlsplit(text).port is None:
-        text = f"{text}:{port}"
-    return _http_url("host", text)
+    url = _http_url("host", text)
+    parts = urlsplit(url)
+    if port is None or parts.port is not None:
+        return url
+    return _http_url("host", parts._replace(netloc=f"{parts.netloc}:{port}").geturl())
 
 
 def _http_url(field: str, text: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        host.encode("idna")  # as the connection will; refuses empty and overlong labels
+        usable = parts.scheme in {"http", "https"} and bool(host) and parts.port != 0
     except ValueError:
         usable = False
         parts = urlsplit("")
-    if not usable or parts.query or parts.fragment or parts.username:
+    if not usable or _NEVER_IN_URL.search(text) or parts.query or parts.fragment:
         raise _refusal(field, "is not a plain http(s) URL: give it as https://host[:port][/path]")
     return text.rstrip("/")
 
@@ -156,7 +162,8 @@ def _media_hosts(value: object) -> tuple[str, ...]:
             value = None
     hosts: tuple[str, ...] = ()
     if isinstance(value, list):
-        hosts = tuple(str(item).strip().lower() for item in cast("list[object]", value) if item)
+        names = [str(item or "").strip().lower() for item in cast("list[object]", value)]
+        hosts = tuple(filter(None, names))
     if not hosts:
         raise _refusal("extra field media_hosts", "is not a list of host names: give at least one")
     return hosts

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import cast
 
@@ -13,6 +13,7 @@ from include.domain.interval import Interval, epoch_ms, from_epoch_ms
 from include.webex.http_client import TooLarge, WebexClient
 
 MAX_CONTACT_TASKS_PER_PAGE = 1000  # documented
+MICROSECOND = timedelta(microseconds=1)
 _UNIDENTIFIED = "unidentified-"
 _KNOWN_ATTRIBUTES = frozenset(
     {
@@ -23,7 +24,11 @@ _KNOWN_ATTRIBUTES = frozenset(
 
 
 def iter_contact_tasks(
-    client: WebexClient, interval: Interval, now: datetime, channel_types: Collection[str] = ()
+    client: WebexClient,
+    interval: Interval,
+    now: datetime,
+    channel_types: Collection[str] = (),
+    page_size: int = MAX_CONTACT_TASKS_PER_PAGE,
 ) -> Iterator[ContactTask]:
     """Each contact task created in the interval that the API shows, once, in order of creation.
 
@@ -38,7 +43,8 @@ def iter_contact_tasks(
     """
     if interval.start >= now:
         return
-    end_ms = epoch_ms(interval.end)
+    # Nothing is asked about the future: a `from` there may be refused (unknown).
+    end_ms = min(epoch_ms(interval.end - MICROSECOND) + 1, epoch_ms(now))
     cursor_ms = (
         epoch_ms(interval.start) - 1
     )  # the first instant asked for, should `from` be exclusive
@@ -46,32 +52,43 @@ def iter_contact_tasks(
     seen: set[str] = set()
     while True:
         to_ms = min(cursor_ms + width_ms, end_ms)
-        page = _query_page(client, cursor_ms, to_ms, now, channel_types)
+        page = _query_page(
+            client, cursor_ms, to_ms, now, channel_types=channel_types, page_size=page_size
+        )
         if page is not None:
             for contact_task in page:
                 if contact_task.created_time in interval and contact_task.task_id not in seen:
                     seen.add(contact_task.task_id)
                     yield contact_task
-            if len(page) < MAX_CONTACT_TASKS_PER_PAGE:
+            if len(page) < page_size:
                 if to_ms == end_ms:
                     return
                 # The next window overlaps this one by a millisecond, should `to` be exclusive.
                 cursor_ms, width_ms = to_ms - 1, width_ms * 2
                 continue
-            next_ms = _next_cursor(page, cursor_ms)
-            if next_ms is not None:
-                cursor_ms = next_ms
-                continue
-        width_ms = _halved(cursor_ms, to_ms)
+            if _is_in_order(page):
+                if page[-1].created_time >= interval.end:
+                    return
+                next_ms = _next_cursor(page, cursor_ms)
+                if next_ms > cursor_ms:
+                    cursor_ms = next_ms
+                    continue
+        width_ms = _halved(cursor_ms, to_ms, page_size)
 
 
 def _query_page(
-    client: WebexClient, from_ms: int, to_ms: int, now: datetime, channel_types: Collection[str]
+    client: WebexClient,
+    from_ms: int,
+    to_ms: int,
+    now: datetime,
+    *,
+    channel_types: Collection[str],
+    page_size: int,
 ) -> list[ContactTask] | None:
     """One page, or None where the API finds the answer too large."""
     parameters: dict[str, str | int] = {
         "from": from_ms,
-        "pageSize": MAX_CONTACT_TASKS_PER_PAGE,
+        "pageSize": page_size,
         "orgId": client.connection.org_id,
     }
     # Left out, `to` is the server's now (documented); a `to` in the future may be refused (unknown).
@@ -92,24 +109,25 @@ def _query_page(
     return page
 
 
-def _next_cursor(page: list[ContactTask], cursor_ms: int) -> int | None:
-    """Where to go on after a full page; None when it is out of order or brings no progress."""
+def _is_in_order(page: list[ContactTask]) -> bool:
     times = [contact_task.created_time for contact_task in page]
-    if any(later < earlier for earlier, later in pairwise(times)):
-        return None
-    last_ms = epoch_ms(times[-1])
+    return all(earlier <= later for earlier, later in pairwise(times))
+
+
+def _next_cursor(page: list[ContactTask], cursor_ms: int) -> int:
+    """Where to go on after a full page in order; not past the cursor when it brings no progress."""
+    last_ms = epoch_ms(page[-1].created_time)
     # A row at the bound itself proves that `from` is inclusive; otherwise one millisecond of overlap
     # keeps the ties of the last one in the next page under either meaning.
-    next_ms = last_ms if epoch_ms(times[0]) == cursor_ms else last_ms - 1
-    return next_ms if next_ms > cursor_ms else None
+    return last_ms if epoch_ms(page[0].created_time) == cursor_ms else last_ms - 1
 
 
-def _halved(cursor_ms: int, to_ms: int) -> int:
+def _halved(cursor_ms: int, to_ms: int, page_size: int) -> int:
     width_ms = (to_ms - cursor_ms) // 2
     if width_ms < 2:  # with exclusive bounds, a width of 2 ms asks for exactly one millisecond
         raise PermanentError(
             f"More contact tasks were created at {from_epoch_ms(cursor_ms + 1).isoformat()} than one page of "
-            f"{MAX_CONTACT_TASKS_PER_PAGE} holds, and the API has no cursor to list the rest. Archive the hour "
+            f"{page_size} holds, and the API has no cursor to list the rest. Archive the hour "
             "once for each channel type (the parameter channel_types) so that each list is shorter."
         )
     return width_ms
@@ -149,9 +167,8 @@ def parse_contact_task(item: object, position: datetime) -> ContactTask:
 def unidentified(element: JsonObject) -> str:
     """A stable id for an element that came without one."""
     content = json.dumps(element, sort_keys=True, default=str)
-    return (
-        f"unidentified-{hashlib.sha256(content.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
-    )
+    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{_UNIDENTIFIED}{digest}"
 
 
 def is_identified(task_id: str) -> bool:

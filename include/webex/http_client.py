@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 6
 MAX_TRANSIENT_SECONDS = 300
 MAX_THROTTLED_SECONDS = 1800
+MAX_THROTTLED_ATTEMPTS = 300
 _TIMEOUT_SECONDS = (10, 60)
 _DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
 _MAX_ANSWER_BYTES = 256 << 20
@@ -158,7 +159,12 @@ class WebexClient:
             raise unreachable(
                 self.connection.base_url, f"the host of the connection {CONNECTION_ID}", error
             ) from None
-        except (requests.RequestException, HTTPError, OSError) as error:
+        except requests.exceptions.InvalidURL:
+            raise unusable_address(
+                self.connection.base_url, f"the host of the connection {CONNECTION_ID}"
+            ) from None
+        # ValueError: a header that cannot be encoded; its text would quote the token.
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise TransientError(
                 f"The answer of {path} broke off ({type(error).__name__})."
             ) from None
@@ -199,8 +205,8 @@ def _check_status(response: requests.Response, content: bytes, path: str, base_u
     if status == 403:
         raise PermanentError(
             f"{path} answered 403{tracking}: the token may not read this org. Check that the service app has the "
-            "scope cjp:config_read and is authorised in Control Hub for the org, and the host and the extra field "
-            f"org_id of the connection {CONNECTION_ID}."
+            "scope cjp:config_read and is authorised in Control Hub for the org, and check the host of the connection "
+            f"{CONNECTION_ID} and its extra field org_id."
         )
     raise PermanentError(
         f"{path} answered {status}{tracking}: {base_url} is not the API of your org's data centre; "
@@ -214,7 +220,7 @@ def _tracking_id(response: requests.Response, content: bytes) -> str:
     if not tracking_id:
         try:
             parsed: object = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         tracking_id = (
             cast("JsonObject", parsed).get("trackingId") if isinstance(parsed, dict) else None
@@ -240,11 +246,11 @@ def _json_object(content: bytes, path: str) -> JsonObject:
 def _retry_after_seconds(header: str | None) -> float:
     """Seconds to wait, from either form of Retry-After (documented: seconds; HTTP allows a date)."""
     text = (header or "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return _DEFAULT_RETRY_AFTER_SECONDS
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
@@ -252,9 +258,10 @@ def _retry_after_seconds(header: str | None) -> float:
 
 def _stop(state: tenacity.RetryCallState) -> bool:
     throttled = state.outcome is not None and isinstance(state.outcome.exception(), Throttled)
-    waited = state.seconds_since_start or 0.0
+    # The waits count even where a clock that is not the machine's served them.
+    waited = max(state.seconds_since_start or 0.0, state.idle_for)
     if throttled:
-        return waited >= MAX_THROTTLED_SECONDS
+        return state.attempt_number >= MAX_THROTTLED_ATTEMPTS or waited >= MAX_THROTTLED_SECONDS
     return state.attempt_number >= MAX_ATTEMPTS or waited >= MAX_TRANSIENT_SECONDS
 
 
@@ -282,6 +289,11 @@ def unreachable(
     kind = type(cause).__name__
     while cause is not None:
         if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-            return PermanentError(f"The host of {url} does not exist: check {setting}.")
+            return unusable_address(url, setting)
         cause = cause.__cause__ or cause.__context__
     return TransientError(f"{url} cannot be reached ({kind}): check the network and {setting}.")
+
+
+def unusable_address(url: str, setting: str) -> PermanentError:
+    """The host name is none, or nobody has it."""
+    return PermanentError(f"The host of {url} does not exist: check {setting}.")

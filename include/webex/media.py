@@ -2,12 +2,12 @@
 
 import ipaddress
 import re
+import socket
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import requests
 from pydantic import SecretStr
@@ -17,9 +17,15 @@ from urllib3.exceptions import HTTPError
 from include.domain.errors import ArchiveError, TransientError
 from include.webex.connection import CONNECTION_ID
 
-_TIMEOUT_SECONDS = (10, 60)
+DEFAULT_TIMEOUT_SECONDS = (10.0, 60.0)
 _CHUNK_BYTES = 1 << 18
 _MAX_REFUSAL_BYTES = 4096
+# The whole authority, strictly: what a lenient parser takes for a part of the host (a backslash, a tab, a
+# user) another one takes for the end of it, and the bytes would come from a host that nobody checked.
+_URL_WITH_HOST = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?=[/?]|\Z)",
+    re.ASCII | re.IGNORECASE,
+)
 _ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,60})\s*</Code>")
 
 
@@ -86,9 +92,18 @@ class MediaClient:
     https only, except to a host listed literally (no wildcard); the same holds for loopback and private
     addresses. Redirects are not followed. No credentials are sent: the URL is one (inferred: S3 refuses a
     second authentication, and the token would leak).
+
+    Attributes:
+        timeout_seconds: How long to wait for a connection, and for the next bytes of a body.
     """
 
-    def __init__(self, media_hosts: tuple[str, ...], connections: int) -> None:
+    def __init__(
+        self,
+        media_hosts: tuple[str, ...],
+        connections: int,
+        timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        self.timeout_seconds = timeout_seconds
         self._media_hosts = media_hosts
         self._session = requests.Session()
         self._session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
@@ -115,7 +130,7 @@ class MediaClient:
             response = self._session.get(
                 url,
                 headers={"Accept": "*/*", "Accept-Encoding": "identity"},
-                timeout=_TIMEOUT_SECONDS,
+                timeout=self.timeout_seconds,
                 allow_redirects=False,
                 stream=True,
             )
@@ -125,7 +140,7 @@ class MediaClient:
             ) from None
         if response.status_code == 200 and "Content-Encoding" not in response.headers:
             length = response.headers.get("Content-Length", "")
-            return Download(int(length) if length.isdigit() else None, response)
+            return Download(int(length) if length.isdecimal() else None, response)
         with response:
             try:
                 body = response.raw.read(_MAX_REFUSAL_BYTES, decode_content=True)
@@ -134,21 +149,20 @@ class MediaClient:
         raise _refusal(response.status_code, body)
 
     def _check_host(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            host, port = (parts.hostname or "").rstrip("."), parts.port
-        except ValueError:
-            raise DownloadRefused("The download URL is not a URL.") from None
+        match = _URL_WITH_HOST.match(url)
+        if not match:
+            raise DownloadRefused("The download URL is not a plain https URL of a host.")
+        scheme, port = match["scheme"].lower(), match["port"]
+        host = match["host"].strip("[]").lower().rstrip(".")
         names = (host, f"{host}:{port}")
         patterns = [p for p in self._media_hosts if any(fnmatchcase(name, p) for name in names)]
         literal = any(pattern.rpartition(":")[0] == host or pattern == host for pattern in patterns)
-        allowed = bool(patterns)
-        if not allowed or "@" in parts.netloc:
+        if not patterns:
             raise DownloadRefused(
                 f"The download host {host} is not allowed: if it is your region's media store, add it to the "
                 f"extra field media_hosts of the connection {CONNECTION_ID}."
             )
-        if not literal and (parts.scheme != "https" or _is_private(host)):
+        if not literal and (scheme != "https" or _is_private(host)):
             raise DownloadRefused(
                 f"The download URL of {host} is not https to a public host: such hosts must be listed by their "
                 f"full name in the extra field media_hosts of the connection {CONNECTION_ID}."
@@ -157,9 +171,14 @@ class MediaClient:
 
 def _is_private(host: str) -> bool:
     try:
-        return not ipaddress.ip_address(host).is_global
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        try:  # 127.1, 2130706433, 0x7f.1: addresses to the system's resolver
+            address = ipaddress.ip_address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return host == "localhost" or host.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return not (mapped or address).is_global
 
 
 def _refusal(status: int, body: bytes) -> ArchiveError:

@@ -10,7 +10,7 @@ from pyrate_limiter import Limiter, limiter_factory
 
 # A request is counted here when it is sent and there when it arrives: one second of slack keeps every
 # window of 60 s on the server's clock within the budget.
-_WINDOW_MS = 61_000
+DEFAULT_WINDOW_SECONDS = 61.0
 
 
 class RateBudget(Protocol):
@@ -29,13 +29,17 @@ class SharedRateBudget:
     """
 
     def __init__(
-        self, client_id: str, requests_per_minute: int, folder: Path | None = None
+        self,
+        client_id: str,
+        requests_per_minute: int,
+        folder: Path | None = None,
+        window_seconds: float = DEFAULT_WINDOW_SECONDS,
     ) -> None:
         fingerprint = hashlib.sha256(client_id.encode()).hexdigest()[:16]
         name = f"wxcc-rate-budget-{os.getuid()}-{fingerprint}.sqlite"
         self._limiter: Limiter = limiter_factory.create_sqlite_limiter(
             rate_per_duration=requests_per_minute,
-            duration=_WINDOW_MS,
+            duration=int(window_seconds * 1000),
             db_path=str((folder or Path(tempfile.gettempdir())) / name),
             use_file_lock=True,
         )

@@ -88,19 +88,30 @@ class TokenPair:
             stored = json.loads(text)
             refresh_end = stored["refresh_token_expires_time"]
             return cls(
-                access_token=SecretStr(stored["access_token"]),
-                refresh_token=SecretStr(stored["refresh_token"]),
-                expires_time=datetime.fromisoformat(stored["expires_time"]),
+                access_token=SecretStr(_non_empty(stored["access_token"])),
+                refresh_token=SecretStr(_non_empty(stored["refresh_token"])),
+                expires_time=_aware(stored["expires_time"]),
                 lifetime=timedelta(seconds=stored["lifetime_seconds"]),
-                refresh_token_expires_time=datetime.fromisoformat(refresh_end)
-                if refresh_end
-                else None,
-                seed=stored["seed"],
+                refresh_token_expires_time=_aware(refresh_end) if refresh_end else None,
+                seed=_non_empty(stored["seed"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise PermanentError(
                 "The variable wxcc_token does not hold a token pair: delete it and run refresh_access_token."
             ) from None
+
+
+def _non_empty(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _aware(value: str) -> datetime:
+    instant = datetime.fromisoformat(value)
+    if instant.tzinfo is None:
+        raise ValueError
+    return instant
 
 
 def seed_of(connection: WebexConnection) -> str:
@@ -147,14 +158,14 @@ def request_token_pair(
     except requests.ConnectionError as error:
         setting = f"the extra field token_url of the connection {CONNECTION_ID}"
         raise unreachable(connection.token_url, setting, error) from None
-    except (requests.RequestException, HTTPError, OSError) as error:
+    except (requests.RequestException, HTTPError, OSError, ValueError) as error:
         raise TransientError(
             f"The answer of the token endpoint broke off ({type(error).__name__})."
         ) from None
     answer = _json_object(body)
     if status in {400, 401, 403}:
         raise TokenRejected(_refusal_sentence(status, answer))
-    if status == 429 or status >= 500:
+    if status in {408, 425, 429} or status >= 500:
         raise TransientError(f"The token endpoint answered {status}; it is tried again later.")
     if status != 200:
         raise PermanentError(
@@ -166,7 +177,7 @@ def request_token_pair(
 def _json_object(body: bytes) -> JsonObject:
     try:
         parsed: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cast("JsonObject", parsed) if isinstance(parsed, dict) else {}
 
