@@ -99,13 +99,15 @@ class ObjectStore:
             self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[StoredObject]:
-        """All objects whose key begins with the prefix, in the order of their keys."""
+        """All objects whose key begins with the prefix and comes after another one, in the order of keys."""
         with self._named_errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
             )
             for page in pages:
                 for item in page.get("Contents", []):
+                    if item["Key"] <= start_after:  # pyright: ignore[reportTypedDictNotRequiredAccess]
+                        continue  # rclone starts at the beginning when no object has this very key
                     yield StoredObject(
                         key=ObjectKey(item["Key"]),  # pyright: ignore[reportTypedDictNotRequiredAccess]
                         size_bytes=item["Size"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
