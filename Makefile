@@ -36,6 +36,7 @@ test: env ## Run every check: lint, types, layers, unit, DAG, S3, end-to-end tes
 lock: env ## Resolve the dependencies again (nothing newer than LOCK_CUTOFF)
 	@echo uv | $(UV) pip compile - -o requirements-uv.txt $(LOCK_OPTIONS)
 	@$(UV) pip compile pyproject.toml -o requirements.txt $(LOCK_OPTIONS)
+	@$(UV) pip compile pyproject.toml --extra celery -c requirements.txt -o requirements-celery.txt $(LOCK_OPTIONS)
 	@$(UV) pip compile pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt $(LOCK_OPTIONS)
 LOCK_OPTIONS := --universal --python-version 3.11 --exclude-newer $(LOCK_CUTOFF) --generate-hashes --quiet --custom-compile-command "make lock"
 
