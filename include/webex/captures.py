@@ -145,10 +145,15 @@ def parse_capture(kind: Kind, element: JsonObject) -> Capture:
     Recordings carry their fields under ``attributes``, transcripts directly; names are compared without
     case, since the specification writes ``Source`` where real answers have ``source``.
     """
+    flat = dict(element)
     attributes = element.get("attributes")
-    flat = {**element, **(cast("JsonObject", attributes) if isinstance(attributes, dict) else {})}
     if isinstance(attributes, dict):
-        flat.pop("attributes")
+        del flat["attributes"]
+        for name, value in cast("JsonObject", attributes).items():
+            if value is not None:
+                flat[name] = value
+            else:
+                flat.setdefault(name, value)
     # Without nulls: {"Source": "recording", "source": null} has a source.
     fields = {name.lower(): value for name, value in flat.items() if value is not None}
     url = text(fields.get("filepath"))

@@ -1,0 +1,432 @@
+"""What each answer of the API means, over real HTTP with the sandbox's faults."""
+
+import gzip
+import logging
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.domain.errors import ArchiveError, PermanentError, TokenRejected, TransientError
+from include.sandbox.server import Sandbox
+from include.webex import http_client
+from include.webex.http_client import Refused, Throttled, TooLarge, WebexClient
+from tests.builders import (
+    NOW_MS,
+    ORG_ID,
+    CountingBudget,
+    CurrentTokens,
+    RecordingSleep,
+    a_client_of,
+    a_connection,
+    an_access_token,
+)
+from tests.webex.web_server import a_server, reply
+
+pytestmark = pytest.mark.enable_socket  # to the sandbox and to servers of the test
+
+QUERY = {"from": NOW_MS - 3_600_000, "pageSize": 5, "orgId": ORG_ID}
+SECRET = "a-token-that-nobody-may-see-77"
+
+
+def ask(client: WebexClient) -> dict[str, Any]:
+    return client.get("/v1/tasks", QUERY)
+
+
+def slept(client: WebexClient) -> list[float]:
+    assert isinstance(client.sleep, RecordingSleep)
+    return client.sleep.seconds
+
+
+def granted(client: WebexClient) -> int:
+    assert isinstance(client.budget, CountingBudget)
+    return client.budget.granted
+
+
+def everything_said(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)) + repr(error)
+
+
+def a_client_at(url: str, **changes: Any) -> WebexClient:
+    return WebexClient(
+        a_connection(host=url, **changes),
+        CurrentTokens(SECRET, SECRET + "-2"),
+        CountingBudget(),
+        RecordingSleep(),
+    )
+
+
+@pytest.fixture
+def client(start_sandbox: Callable[..., Sandbox]) -> Iterator[tuple[Sandbox, WebexClient]]:
+    sandbox = start_sandbox()
+    found = a_client_of(sandbox)
+    yield sandbox, found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [("throttle", 7, 8), ("throttle_no_header", 60, 61), ("throttle_http_date", 0, 8)],
+    ids=["in seconds", "without a header", "as a date"],
+)
+def test_a_throttled_request_waits_as_told_and_is_repeated(
+    client: tuple[Sandbox, WebexClient], kind: str, least: float, most: float
+):
+    sandbox, webex = client
+    sandbox.set_faults([{"endpoint": "tasks", "kind": kind, "times": 2, "retry_after_seconds": 7}])
+
+    assert len(ask(webex)["data"]) == 5
+
+    assert len(slept(webex)) == 2
+    assert all(least <= seconds <= most for seconds in slept(webex))
+    assert granted(webex) == 3
+
+
+def test_a_date_in_retry_after_is_waited_for():
+    header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+
+    assert 95 < http_client._retry_after_seconds(header) <= 100
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 60), ("", 60), ("soon", 60), ("-3", 60), ("1.5", 60), ("²", 60), ("0", 0), (" 12 ", 12),
+        ("Mon, 01 Jan 1990 00:00:00 GMT", 0), ("Mon, 01 Jan 1990 00:00:00", 0),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", 60),
+    ],
+)  # fmt: skip
+def test_every_retry_after_gives_a_time(header: str | None, seconds: float):
+    assert http_client._retry_after_seconds(header) == seconds
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+def test_no_retry_after_breaks_the_client(header: str):
+    assert http_client._retry_after_seconds(header) >= 0
+
+
+def test_throttling_that_does_not_end_is_given_up_after_half_an_hour(
+    client: tuple[Sandbox, WebexClient],
+):
+    sandbox, webex = client
+    sandbox.set_faults([{"endpoint": "tasks", "kind": "throttle", "retry_after_seconds": 120}])
+
+    with pytest.raises(Throttled, match="requests_per_minute"):
+        ask(webex)
+
+    assert 1_800 <= sum(slept(webex)) <= 1_800 + 121
+
+
+def test_a_wait_longer_than_ten_minutes_is_not_believed(client: tuple[Sandbox, WebexClient]):
+    sandbox, webex = client
+    fault = {"endpoint": "tasks", "kind": "throttle", "times": 1, "retry_after_seconds": 90_000}
+    sandbox.set_faults([fault])
+
+    ask(webex)
+
+    assert slept(webex)[0] <= 601
+
+
+def test_throttling_is_bounded_in_attempts_too():
+    with a_server(lambda handler: reply(handler, 429, b"", Retry_After=0)) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(Throttled):
+            ask(webex)
+
+        assert granted(webex) <= http_client.MAX_THROTTLED_ATTEMPTS
+        webex.close()
+
+
+TROUBLES = [
+    "http_500", "http_502", "http_503", "http_504", "html_in_200", "json_error_in_200",
+    "reset_before_headers", "reset_after_processing", "reset_mid_body", "short_body",
+    "short_body_chunked", "empty_body",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_a_trouble_that_passes_is_waited_out(client: tuple[Sandbox, WebexClient], kind: str):
+    sandbox, webex = client
+    sandbox.set_faults([{"endpoint": "tasks", "kind": kind, "times": 2}])
+
+    assert len(ask(webex)["data"]) == 5
+
+    assert len(slept(webex)) == 2
+    assert granted(webex) == 3
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_a_trouble_that_stays_ends_in_a_transient_error(
+    client: tuple[Sandbox, WebexClient], kind: str
+):
+    sandbox, webex = client
+    token = webex.read_access_token(None)
+    webex.read_access_token = lambda spent: token
+    sandbox.set_faults([{"endpoint": "tasks", "kind": kind}])
+
+    with pytest.raises(TransientError) as raised:
+        ask(webex)
+
+    assert granted(webex) == http_client.MAX_ATTEMPTS
+    assert len(slept(webex)) == http_client.MAX_ATTEMPTS - 1
+    assert max(slept(webex)) <= 60
+    assert token.get_secret_value() not in everything_said(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "sentence"),
+    [
+        ("http_403", PermanentError, "cjp:config_read"),
+        ("http_404", PermanentError, "data centre"),
+        ("redirect", PermanentError, "302"),
+    ],
+)
+def test_a_refusal_is_not_repeated_and_names_the_remedy(
+    client: tuple[Sandbox, WebexClient], kind: str, error: type[ArchiveError], sentence: str
+):
+    sandbox, webex = client
+    sandbox.set_faults([{"endpoint": "tasks", "kind": kind}])
+
+    with pytest.raises(error, match=sentence):
+        ask(webex)
+
+    assert granted(webex) == 1
+    assert slept(webex) == []
+
+
+@pytest.mark.parametrize("body", ["api", "wrapper", "gateway", "html", "empty"])
+def test_a_bad_request_is_refused_whatever_its_body(
+    start_sandbox: Callable[..., Sandbox], body: str
+):
+    webex = a_client_of(start_sandbox(error_body=body))
+
+    with pytest.raises(Refused, match="400"):
+        webex.post("/v1/captures/query", {"query": {}})
+
+    assert granted(webex) == 1
+    webex.close()
+
+
+def test_an_answer_too_large_says_so(start_sandbox: Callable[..., Sandbox]):
+    webex = a_client_of(start_sandbox(rows_max=2))
+
+    with pytest.raises(TooLarge, match="413"):
+        ask(webex)
+    webex.close()
+
+
+def test_a_refused_access_token_is_read_again_once(start_sandbox: Callable[..., Sandbox]):
+    """Another Airflow task may have refreshed it."""
+    sandbox = start_sandbox()
+    tokens = CurrentTokens("an-old-token", an_access_token(sandbox))
+    webex = a_client_of(sandbox, tokens)
+
+    assert ask(webex)["data"]
+    ask(webex)
+
+    assert tokens.refused == [None, "an-old-token"]
+    assert granted(webex) == 3
+    webex.close()
+
+
+@pytest.mark.parametrize("tokens", [("one-old-token",), ("one-old-token", "another-old-token")])
+def test_tokens_refused_twice_stop_the_run(
+    start_sandbox: Callable[..., Sandbox], tokens: tuple[str, ...]
+):
+    webex = a_client_of(start_sandbox(), CurrentTokens(*tokens))
+
+    with pytest.raises(TokenRejected, match="refresh_access_token") as raised:
+        ask(webex)
+
+    assert granted(webex) == len(tokens)
+    assert not any(token in everything_said(raised.value) for token in tokens)
+    webex.close()
+
+
+def test_an_answer_of_another_org_stops_the_run():
+    body = b'{"meta":{"orgId":"00000000-0000-4000-8000-000000000000"},"data":[]}'
+    with a_server(lambda handler: reply(handler, 200, body)) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(PermanentError, match="org_id"):
+            ask(webex)
+
+        assert granted(webex) == 1
+        webex.close()
+
+
+@pytest.mark.parametrize(
+    "meta", [b'{"orgId":"%s"}' % ORG_ID.upper().encode(), b'{"orgId":null}', b"{}", b"[]", b"null"]
+)
+def test_an_answer_of_this_org_or_without_any_is_taken(meta: bytes):
+    with a_server(lambda handler: reply(handler, 200, b'{"meta":%s,"data":[]}' % meta)) as url:
+        webex = a_client_at(url)
+
+        assert ask(webex)["data"] == []
+        webex.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "setting"),
+    [("https://nowhere.example.invalid", "host of the connection webex_contact_center")],
+)
+def test_a_host_name_that_nobody_has_is_a_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, host: str, setting: str
+):
+    def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)  # the machine's resolver may be away
+    webex = a_client_at(host)
+
+    with pytest.raises(PermanentError, match=setting):
+        ask(webex)
+
+    assert granted(webex) == 1
+
+
+def test_a_resolver_that_is_away_may_come_back(monkeypatch: pytest.MonkeyPatch):
+    def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    with pytest.raises(TransientError, match="cannot be reached"):
+        ask(a_client_at("https://nowhere.example.invalid"))
+
+
+def test_a_refused_port_may_open_again():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+    webex = a_client_at(url)
+    with pytest.raises(TransientError, match="cannot be reached"):
+        ask(webex)
+
+    assert granted(webex) == http_client.MAX_ATTEMPTS
+
+
+def test_a_request_carries_the_token_and_no_netrc(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
+    """requests would let ~/.netrc replace the bearer token."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    seen: list[dict[str, str]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        seen.append({name.lower(): value for name, value in handler.headers.items()})
+        reply(handler, 200, gzip.compress(b'{"data":[]}'), Content_Encoding="gzip")
+
+    with a_server(answer) as url:
+        webex = a_client_at(url)
+        assert ask(webex) == {"data": []}
+        webex.close()
+
+    assert seen[0]["authorization"] == f"Bearer {SECRET}"
+    assert seen[0]["trackingid"].startswith("wxcc-archive_")
+    assert "gzip" in seen[0]["accept-encoding"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "told"),
+    [
+        ({"trackingid": "GTWY_1"}, b"", "GTWY_1"),
+        ({}, b'{"trackingId":"ROUTER_2-a"}', "ROUTER_2-a"),
+        ({}, b'{"trackingId":"<b> +1 212 555"}', "tracking id b1212555"),
+        ({}, b"[]", "answered 400:"),
+        ({}, b"\xff\xfe", "answered 400:"),
+        ({}, b"[" * 200_000, "answered 400:"),
+    ],
+    ids=["header", "body", "cleaned", "list", "not text", "nested too deep"],
+)
+def test_the_tracking_id_is_the_only_thing_quoted(
+    headers: dict[str, str | int], body: bytes, told: str
+):
+    with a_server(lambda handler: reply(handler, 400, body, **headers)) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(Refused, match=told.replace("+", r"\+")):
+            ask(webex)
+        webex.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"null", b"{}", b'{"data":{}}', b'{"data":null}', b"{", b"", b"[" * 200_000, b"\xff"],
+    ids=["list", "null", "no data", "object", "null data", "half", "empty", "nested", "not text"],
+)
+def test_a_200_that_is_no_answer_is_a_trouble(body: bytes):
+    with a_server(lambda handler: reply(handler, 200, body)) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(TransientError, match="200"):
+            ask(webex)
+        webex.close()
+
+
+@pytest.mark.parametrize("status", [408, 425, 500, 599])
+def test_these_statuses_may_pass(status: int):
+    with a_server(lambda handler: reply(handler, status, b"")) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(TransientError, match=str(status)):
+            ask(webex)
+
+        assert granted(webex) == http_client.MAX_ATTEMPTS
+        webex.close()
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 405, 410, 451])
+def test_any_other_status_is_permanent(status: int):
+    with a_server(lambda handler: reply(handler, status, b"")) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(PermanentError, match=str(status)):
+            ask(webex)
+
+        assert granted(webex) == 1
+        webex.close()
+
+
+def test_an_answer_that_does_not_unpack_is_a_trouble():
+    with a_server(lambda handler: reply(handler, 200, b"not gzip", Content_Encoding="gzip")) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(TransientError, match="broke off"):
+            ask(webex)
+        webex.close()
+
+
+@pytest.mark.parametrize("token", ["to\nken-in-two-lines", "tok\N{EURO SIGN}n-beyond-latin"])
+def test_a_token_that_cannot_be_sent_is_not_quoted(token: str):
+    with a_server(lambda handler: reply(handler, 200, b'{"data":[]}')) as url:
+        webex = WebexClient(
+            a_connection(host=url), CurrentTokens(token), CountingBudget(), RecordingSleep()
+        )
+
+        with pytest.raises(TransientError) as raised:
+            ask(webex)
+
+        assert token not in everything_said(raised.value)
+        webex.close()
+
+
+def test_the_log_of_a_retry_tells_why_and_no_secret(
+    client: tuple[Sandbox, WebexClient], caplog: pytest.LogCaptureFixture
+):
+    sandbox, webex = client
+    sandbox.set_faults([{"endpoint": "tasks", "kind": "http_503", "times": 1}])
+
+    with caplog.at_level(logging.DEBUG):
+        ask(webex)
+
+    assert "Attempt 1 failed, another follows: /v1/tasks answered 503" in caplog.text
+    assert "Bearer" not in caplog.text

@@ -1,0 +1,337 @@
+"""Downloads: from which hosts, without which header, and what each answer means."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pydantic import SecretStr
+
+from include.domain.errors import ArchiveError, TransientError
+from include.sandbox.server import Sandbox
+from include.webex.connection import DEFAULT_MEDIA_HOSTS
+from include.webex.media import (
+    Download,
+    DownloadBroken,
+    DownloadExpired,
+    DownloadGone,
+    DownloadRefused,
+    MediaClient,
+)
+from tests.builders import NOW_MS, a_client_of
+from tests.webex.web_server import a_server, reply, reply_raw
+
+pytestmark = pytest.mark.enable_socket  # to the sandbox and to servers of the test
+
+HOUR_MS = 3_600_000
+
+
+def media_client(*hosts: str) -> MediaClient:
+    return MediaClient(hosts or ("127.0.0.1",), 2, timeout_seconds=(2.0, 0.3))
+
+
+def fetch(url: str, *hosts: str) -> bytes:
+    client = media_client(*hosts)
+    try:
+        with client.open(SecretStr(url)) as download:
+            return b"".join(download)
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def recording(start_sandbox: Callable[..., Sandbox]) -> Iterator[tuple[Sandbox, str, int]]:
+    """A sandbox, the URL of one of its recordings and its size."""
+    sandbox = start_sandbox(tasks_per_hour=10, captured_share=1.0)
+    (row, *_) = [
+        row
+        for row in sandbox.truth(NOW_MS - 6 * HOUR_MS, NOW_MS - 5 * HOUR_MS, with_sha256=False)
+        if any(each["kind"] == "recording" for each in row["captures"])
+    ]
+    client = a_client_of(sandbox)
+    query: dict[str, object] = {"orgId": client.connection.org_id, "taskIds": [row["task_id"]]}
+    data: Any = client.post("/v1/captures/query", {"query": query})["data"]
+    (size,) = [each["size_bytes"] for each in row["captures"] if each["kind"] == "recording"]
+    client.close()
+    yield sandbox, data[0]["recording"][0]["attributes"]["filePath"], size
+
+
+def test_a_whole_download_has_the_announced_size(recording: tuple[Sandbox, str, int]):
+    _, url, size = recording
+    client = media_client()
+
+    with client.open(SecretStr(url)) as download:
+        assert download.size_bytes == size
+        assert sum(map(len, download)) == size
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("expired_url", DownloadExpired), ("http_403", DownloadExpired), ("purged", DownloadGone),
+        ("http_404", DownloadGone), ("http_500", DownloadBroken), ("http_503", DownloadBroken),
+        ("throttle", DownloadBroken), ("redirect", DownloadRefused), ("http_401", DownloadRefused),
+        ("reset_before_headers", DownloadBroken), ("reset_mid_body", DownloadBroken),
+        ("short_body", DownloadBroken), ("stall", DownloadBroken),
+        ("stall_before_headers", DownloadBroken),
+    ],
+)  # fmt: skip
+def test_each_fault_has_its_meaning(
+    recording: tuple[Sandbox, str, int], kind: str, error: type[ArchiveError]
+):
+    sandbox, url, _ = recording
+    sandbox.set_faults([{"endpoint": "media", "kind": kind, "seconds": 1.0}])
+
+    with pytest.raises(error) as raised:
+        fetch(url)
+
+    told = "".join(traceback.format_exception(raised.value))
+    assert "X-Amz" not in told
+    assert url.partition("?")[2] not in told
+
+
+def test_a_stalled_download_is_cut(recording: tuple[Sandbox, str, int]):
+    sandbox, url, _ = recording
+    sandbox.set_faults([{"endpoint": "media", "kind": "stall", "seconds": 3.0}])
+    start = time.monotonic()
+
+    with pytest.raises(TransientError, match="broke off after"):
+        fetch(url)
+
+    assert time.monotonic() - start < 2
+
+
+def test_the_error_tells_the_code_of_the_store_and_no_more(recording: tuple[Sandbox, str, int]):
+    sandbox, url, _ = recording
+    sandbox.set_faults([{"endpoint": "media", "kind": "purged"}])
+
+    with pytest.raises(DownloadGone, match="404 NoSuchKey: purged") as raised:
+        fetch(url)
+    assert "specified key" not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [206, 301, 400, 405, 410, 416])
+def test_other_answers_are_refusals(status: int):
+    with (
+        a_server(lambda handler: reply(handler, status, b"")) as url,
+        pytest.raises(DownloadRefused, match=str(status)),
+    ):
+        fetch(url)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 599])
+def test_these_answers_may_pass(status: int):
+    with (
+        a_server(lambda handler: reply(handler, status, b"")) as url,
+        pytest.raises(DownloadBroken, match=str(status)),
+    ):
+        fetch(url)
+
+
+def test_a_redirect_is_not_followed():
+    asked: list[str] = []
+
+    def answer(handler: Any) -> None:
+        asked.append(handler.path)
+        reply(handler, 302, b"", Location="/elsewhere")
+
+    with a_server(answer) as url, pytest.raises(DownloadRefused, match="302"):
+        fetch(f"{url}/here?X-Amz-Signature=a")
+    assert asked == ["/here?X-Amz-Signature=a"]
+
+
+def test_no_credential_is_sent_beside_the_url(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
+    """S3 refuses a second authentication, and the token would leak."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    seen: list[dict[str, str]] = []
+
+    def answer(handler: Any) -> None:
+        seen.append({name.lower(): value for name, value in handler.headers.items()})
+        reply(handler, 200, b"abc")
+
+    with a_server(answer) as url:
+        assert fetch(url) == b"abc"
+
+    assert {"authorization", "cookie"} & seen[0].keys() == set()
+    assert seen[0]["accept-encoding"] == "identity"
+
+
+def test_a_body_without_an_announced_length_has_no_size():
+    raw = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"
+    with a_server(lambda handler: reply_raw(handler, raw)) as url:
+        client = media_client()
+        with client.open(SecretStr(url)) as download:
+            assert download.size_bytes is None
+            assert b"".join(download) == b"abc"
+        client.close()
+
+
+@pytest.mark.parametrize("length", ["²", "abc", "-1"])
+def test_an_odd_length_counts_as_none(length: str):
+    raw = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: "
+    raw += length.encode("latin-1") + b"\r\n\r\nabc"
+
+    with a_server(lambda handler: reply_raw(handler, raw)) as url:
+        client = media_client()
+        with client.open(SecretStr(url)) as download:
+            assert download.size_bytes is None
+        client.close()
+
+
+def test_a_body_that_is_shorter_than_announced_is_noticed_by_counting():
+    """Also where the HTTP library takes the end of the connection for the end of the body."""
+
+    parts = [b"abc", b""]
+    raw = SimpleNamespace(read=lambda *_, **__: parts.pop(0))
+    download = Download(5, cast("Any", SimpleNamespace(raw=raw)))
+
+    with pytest.raises(DownloadBroken, match="3 of 5"):
+        list(download)
+
+
+def test_a_compressed_body_is_not_taken_for_the_file():
+    raw = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
+    with a_server(lambda handler: reply_raw(handler, raw)) as url, pytest.raises(DownloadBroken):
+        fetch(url)
+
+
+def test_a_refusal_whose_body_breaks_off_keeps_its_meaning():
+    raw = b"HTTP/1.1 404 Not Found\r\nContent-Length: 300\r\n\r\n<Code>"
+    with a_server(lambda handler: reply_raw(handler, raw)) as url, pytest.raises(DownloadGone):
+        fetch(url)
+
+
+def test_an_unreachable_host_is_broken_not_refused():
+    with a_server(lambda handler: reply(handler, 200, b"")) as url:
+        pass
+
+    with pytest.raises(DownloadBroken, match="cannot be reached"):
+        fetch(url)
+
+
+def is_allowed(url: str, *hosts: str) -> bool:
+    client = MediaClient(hosts or DEFAULT_MEDIA_HOSTS, 1)
+    try:
+        client._check_host(url)
+    except DownloadRefused:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bucket.s3.amazonaws.com/k?s=1",
+        "https://bucket.s3.eu-central-1.amazonaws.com/k",
+        "https://bucket.s3-us-west-2.amazonaws.com/k",
+        "https://s3.eu-central-1.amazonaws.com/bucket/k",
+        "https://s3.amazonaws.com/bucket/k",
+        "HTTPS://Bucket.S3.AmazonAWS.com/k",
+        "https://bucket.s3.amazonaws.com./k",
+        "https://bucket.s3.amazonaws.com:443/k",
+        "https://bucket.s3.amazonaws.com",
+        "https://bucket.s3.amazonaws.com?s=1",
+    ],
+)
+def test_the_hosts_of_s3_are_allowed(url: str):
+    assert is_allowed(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/k",
+        "https://amazonaws.com/k",
+        "https://s3.amazonaws.com.example.com/k",
+        "https://example.com/.s3.amazonaws.com",
+        "https://example.com#.s3.amazonaws.com/k",
+        "https://example.com?.s3.amazonaws.com/k",
+        "https://example.com\\.s3.amazonaws.com/k",
+        "https://example.com\\@bucket.s3.amazonaws.com/k",
+        "https://bucket.s3.amazonaws.com@example.com/k",
+        "https://user:pw@bucket.s3.amazonaws.com/k",
+        "https://example.com\t.s3.amazonaws.com/k",
+        "https://example.com\n.s3.amazonaws.com/k",
+        "https://example.com .s3.amazonaws.com/k",
+        " https://bucket.s3.amazonaws.com/k",
+        "https://bucket。s3.amazonaws.com/k",
+        "https://bucket.s3.amazonaws.com:/k",
+        "https://bucket.s3.amazonaws.com:443:443/k",
+        "https://bucket.s3.amazonaws.com\n",
+        "http://bucket.s3.amazonaws.com/k",
+        "ftp://bucket.s3.amazonaws.com/k",
+        "file:///etc/passwd",
+        "//bucket.s3.amazonaws.com/k",
+        "bucket.s3.amazonaws.com/k",
+        "https://",
+        "https:///k",
+        "https://[::1/k",
+        "",
+        "https://127.0.0.1/k",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/k",
+        "https://localhost/k",
+    ],
+    ids=repr,
+)
+def test_everything_else_is_refused(url: str):
+    assert not is_allowed(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.0.0.8", "192.168.1.1", "169.254.169.254", "0.0.0.0", "127.1", "2130706433",
+     "0x7f.1", "localhost", "media.localhost", "localhost.", "[::1]", "[::ffff:127.0.0.1]", "[fd00::1]"],
+)  # fmt: skip
+def test_a_wildcard_never_opens_a_private_address(host: str):
+    assert not is_allowed(f"https://{host}/k", "*")
+    assert not is_allowed(f"https://{host}:9000/k", "*:9000")
+
+
+@pytest.mark.parametrize(
+    ("url", "pattern"),
+    [
+        ("http://127.0.0.1/k", "127.0.0.1"),
+        ("http://127.0.0.1:9000/k", "127.0.0.1"),
+        ("http://127.0.0.1:9000/k", "127.0.0.1:9000"),
+        ("http://[::1]:9000/k", "::1"),
+        ("http://localhost:9000/k", "localhost"),
+        ("http://media.example.com/k", "media.example.com"),
+        ("https://media.example.com/k", "*.example.com"),
+        ("https://8.8.8.8/k", "*"),
+    ],
+)
+def test_a_host_listed_literally_may_be_private_and_plain(url: str, pattern: str):
+    assert is_allowed(url, pattern)
+
+
+@pytest.mark.parametrize(
+    ("url", "pattern"),
+    [
+        ("http://127.0.0.1:9001/k", "127.0.0.1:9000"),
+        ("http://127.0.0.1/k", "127.0.0.*"),
+        ("http://media.example.com/k", "*.example.com"),
+        ("ftp://media.example.com/k", "media.example.com"),
+        ("https://media.example.com.evil/k", "media.example.com"),
+    ],
+)
+def test_a_pattern_opens_no_more_than_it_says(url: str, pattern: str):
+    assert not is_allowed(url, pattern)
+
+
+def test_a_refused_host_is_never_contacted_and_named_with_the_setting():
+    asked: list[str] = []
+    with (
+        a_server(lambda handler: asked.append(handler.path)) as url,
+        pytest.raises(DownloadRefused, match="media_hosts") as raised,
+    ):
+        fetch(f"{url}/k?X-Amz-Signature=5ec7e7", "*.s3.amazonaws.com")
+
+    assert asked == []
+    assert "5ec7e7" not in str(raised.value)
