@@ -6,10 +6,9 @@ import http.client
 import random
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from include.domain.errors import PermanentError
 from include.domain.object_keys import ObjectKey
 from include.storage.object_store import PART_BYTES, Condition, ConditionFailed, ObjectStore
 from tests.storage.buckets import ATOMIC, CONDITIONAL, SERVERS, UNCONDITIONAL
+from tests.storage.threads import run_at_once
 
 KEY = ObjectKey("captures/org_id=o/created_date=2026-01-01/created_hour=00/t/recording/r/call.wav")
 CHUNK = 1_000_003  # no divisor of a part
@@ -446,22 +446,3 @@ def test_a_large_stream_needs_little_memory(bucket_on):
 
     assert float(measured.stdout) < 40
     bucket.store.delete([ObjectKey("large")])
-
-
-def run_at_once(actions: list[Callable[[], None]]) -> None:
-    """Run each in a thread of its own; the first that raised is raised here."""
-    errors: list[BaseException] = []
-
-    def guarded(action: Callable[[], None]) -> None:
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(action,)) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
