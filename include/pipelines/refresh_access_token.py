@@ -137,17 +137,19 @@ def wait_for_access_token(
 
     Raises:
         TransientError: There is still none after the wait.
+        PermanentError: The stored pair was made for another app, org or token endpoint.
     """
     waited, limit = 0.0, 0 if spent else MAX_WAIT_SECONDS
     while True:
         text = store.read()
         pair = TokenPair.from_json(text) if text else None
-        if (
-            pair
-            and pair.belongs_to(connection)
-            and pair.is_usable(now())
-            and pair.access_token != spent
-        ):
+        if pair and not pair.belongs_to(connection):
+            raise PermanentError(
+                "The token pair in the variable wxcc_token was made for another org, client id or token URL than "
+                f"the connection {CONNECTION_ID} names: correct its extra field org_id, its login or its extra "
+                "field token_url, or run the DAG refresh_access_token if they are right."
+            )
+        if pair and pair.is_usable(now()) and pair.access_token != spent:
             return pair.access_token
         if waited >= limit:
             break
@@ -157,9 +159,8 @@ def wait_for_access_token(
             )
         sleep(_POLL_SECONDS)
         waited += _POLL_SECONDS
-    state = "has ended" if pair and pair.belongs_to(connection) else "is missing"
+    state = "has ended" if pair else "is missing"
     raise TransientError(
-        f"The access token {state} (variable wxcc_token): see why the DAG refresh_access_token did not store a "
-        "new one within "
-        f"{MAX_WAIT_SECONDS} s - it may be paused, failing or not yet run; un-pause it, or trigger it."
+        f"The access token {state} (variable wxcc_token) and the DAG refresh_access_token did not store a new one "
+        f"within {MAX_WAIT_SECONDS} s: it may be paused, failing or not yet run; un-pause it, or trigger it."
     )

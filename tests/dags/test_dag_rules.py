@@ -1,0 +1,113 @@
+"""House rules of every DAG; each message says how to mend it."""
+
+import ast
+
+import pytest
+
+from tests.dags.conftest import ROOT
+
+DAG_FILES = sorted(path for path in (ROOT / "dags").glob("*.py") if path.name != "__init__.py")
+LINES_ON_ONE_SCREEN = 60
+
+
+@pytest.fixture(params=DAG_FILES, ids=lambda path: path.stem)
+def dag_file(request):
+    return request.param
+
+
+def test_every_dag_file_imports_without_error(dagbag):
+    assert dagbag.import_errors == {}
+
+
+def test_a_dag_is_called_as_its_file(dagbag, dag_file):
+    assert dag_file.stem in dagbag.dags, f"call the DAG function in {dag_file.name} {dag_file.stem}"
+
+
+def test_the_module_docstring_is_the_page_in_the_ui(dagbag, dag_file):
+    docstring = ast.get_docstring(ast.parse(dag_file.read_text()), clean=False)
+
+    assert dagbag.dags[dag_file.stem].doc_md == docstring, "pass doc_md=__doc__ to @dag"
+    assert "When it fails" in docstring, "say in the docstring what a person does when it fails"
+
+
+def test_a_run_has_an_explicit_data_interval(dagbag, dag_file):
+    from airflow.sdk import CronDataIntervalTimetable
+
+    timetable = dagbag.dags[dag_file.stem].timetable
+    assert isinstance(timetable, CronDataIntervalTimetable), (
+        "a cron string gives empty intervals in Airflow 3: use CronDataIntervalTimetable"
+    )
+
+
+def test_no_run_is_made_for_the_past_and_none_is_a_silent_no_op(dagbag, dag_file):
+    dag = dagbag.dags[dag_file.stem]
+
+    assert dag.catchup is False
+    assert dag.start_date.year <= 2020, (
+        "a run before start_date succeeds with no Airflow task at all"
+    )
+
+
+def test_every_airflow_task_retries_and_the_dag_is_tagged(dagbag, dag_file):
+    dag = dagbag.dags[dag_file.stem]
+
+    assert dag.tags
+    assert all(task.retries >= 1 for task in dag.tasks), "outages pass: set retries in default_args"
+
+
+def test_a_dag_file_holds_no_logic(dag_file):
+    tree = ast.parse(dag_file.read_text())
+    docstring_lines = len((ast.get_docstring(tree, clean=False) or "").splitlines())
+    code_lines = [
+        line for line in dag_file.read_text().splitlines()[docstring_lines:] if line.strip()
+    ]
+
+    assert len(code_lines) <= LINES_ON_ONE_SCREEN
+    branches = (ast.If, ast.For, ast.While, ast.Try)
+    found = [node.lineno for node in ast.walk(tree) if isinstance(node, branches)]
+    assert found == [], f"move the logic at lines {found} to include/pipelines"
+
+
+def test_a_dag_file_imports_no_network_and_no_storage_library(dag_file):
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(dag_file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+    }
+
+    assert imported <= {"airflow", "dataclasses", "datetime", "include", "pendulum", "plugins"}
+
+
+@pytest.mark.disable_socket
+def test_parsing_opens_no_socket_and_reads_no_connection(dag_file, monkeypatch):
+    import runpy
+
+    monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", "not readable as a connection")
+    runpy.run_path(str(dag_file))
+
+
+def test_only_one_airflow_task_of_the_project_refreshes(dagbag):
+    refreshing = [
+        path.name
+        for path in [*DAG_FILES, *(ROOT / "plugins").glob("*.py")]
+        if "pipeline.refresh_access_token(" in path.read_text()
+        or "request_token_pair" in path.read_text()
+    ]
+
+    assert refreshing == ["refresh_access_token.py"]
+    dag = dagbag.dags["refresh_access_token"]
+    assert dag.max_active_runs == 1
+    assert [task.max_active_tis_per_dag for task in dag.tasks] == [1]
+
+
+def test_every_airflow_task_that_speaks_to_webex_is_in_the_pool(dagbag):
+    pools = {task.task_id: task.pool for task in dagbag.dags["archive_captures"].tasks}
+
+    assert pools == {
+        "plan_shards": "wxcc_api",
+        "archive_shard": "wxcc_api",
+        "publish_tables": "default_pool",
+    }

@@ -1,0 +1,391 @@
+"""What one run of an hour promises: complete, whole, repeatable, frugal."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from include.domain.errors import CapturesFailed, PermanentError, TransientError
+from include.domain.interval import HOUR, Interval
+from include.pipelines import archive_captures as pipeline
+from include.webex.captures import CaptureOptions
+from tests.archived import assert_complete
+
+# Hours old enough for every capture to be there, young enough not to be settled.
+OLD_ENOUGH = 26
+
+
+def test_an_hour_is_archived_row_by_row_and_byte_by_byte(open_centre):
+    centre = open_centre(tasks_per_hour=60)
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+    assert centre.archived.working_files == []
+    assert centre.sandbox.requests()["refusals"] == []
+
+
+@pytest.mark.parametrize("from_inclusive", [True, False], ids=["from inclusive", "from exclusive"])
+@pytest.mark.parametrize("to_inclusive", [True, False], ids=["to inclusive", "to exclusive"])
+def test_the_meaning_of_the_bounds_makes_no_difference(open_centre, from_inclusive, to_inclusive):
+    centre = open_centre(
+        tasks_per_hour=30, from_inclusive=from_inclusive, to_inclusive=to_inclusive
+    )
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_a_drifting_contact_centre_is_archived_all_the_same(open_centre):
+    """Other cases, missing members and entries, another order, unknown members: all unknown, all tolerated."""
+    centre = open_centre(
+        tasks_per_hour=60,
+        omit_unmatched=True,
+        shuffle_order=True,
+        drop_optional_share=0.3,
+        extra_members=True,
+        rows_max=20,
+        same_name_transcripts=True,
+        odd_file_names_share=0.3,
+    )
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_segments_instead_of_the_stitched_recording(open_centre):
+    centre = open_centre(tasks_per_hour=40)
+    hour = centre.hour(OLD_ENOUGH)
+    options = pipeline.ArchiveOptions(captures=CaptureOptions(include_segments=True))
+
+    centre.run(hour, options)
+
+    assert_complete(centre.archived, centre.truth(hour, include_segments=True))
+    assert any(row["segment"] for row in centre.archived.rows("captures"))
+
+
+def test_only_the_chosen_channel_types(open_centre):
+    centre = open_centre(tasks_per_hour=40)
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour, pipeline.ArchiveOptions(channel_types=("email", "chat")))
+
+    chosen = [
+        task
+        for task in centre.truth(hour)
+        if task["attributes"]["channelType"] in {"email", "chat"}
+    ]
+    assert_complete(centre.archived, chosen)
+
+
+def test_no_more_requests_than_the_arithmetic_allows(open_centre):
+    centre = open_centre(tasks_per_hour=2_500, recording_bytes_max=20_100, screen_bytes_max=50_100)
+    hour = centre.hour(OLD_ENOUGH)
+
+    shards = pipeline.plan_shards(hour, centre.client, centre.archive(), pipeline.ArchiveOptions())
+    queried = sum(shard.count for shard in shards)
+
+    possible = [
+        t
+        for t in centre.truth(hour, with_sha256=False)
+        if t["attributes"].get("captureRequested") is not False
+    ]
+    counts = centre.sandbox.requests()["counts"]
+    assert queried == len(possible)
+    assert counts["tasks"]["200"] <= math.ceil(2_500 / 1_000) + 1
+    assert sum(math.ceil(shard.count / 10) for shard in shards) == math.ceil(len(possible) / 10)
+
+
+def test_a_second_run_downloads_nothing_and_changes_no_capture(open_centre):
+    centre = open_centre(tasks_per_hour=40)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.run(hour)
+    before = centre.archived.rows("captures")
+    centre.sandbox.reset_requests()
+
+    centre.sandbox.advance(600)
+    centre.run(hour, run_id="another run")
+
+    assert "media" not in centre.sandbox.requests()["counts"]
+    assert centre.archived.rows("captures") == before
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_copying_again_downloads_everything_again(open_centre):
+    centre = open_centre(tasks_per_hour=20)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.run(hour)
+    downloads = centre.sandbox.requests()["counts"]["media"]["200"]
+    centre.sandbox.reset_requests()
+
+    centre.run(hour, pipeline.ArchiveOptions(recopy=True))
+
+    assert centre.sandbox.requests()["counts"]["media"]["200"] == downloads
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_an_empty_hour_publishes_empty_partitions(open_centre):
+    centre = open_centre(tasks_per_hour=0)
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour)
+
+    tables = [key for key in centre.archived.keys if "/created_date=" in key]
+    assert len(tables) == 2
+    assert centre.archived.rows("contact_tasks") == centre.archived.rows("captures") == []
+    assert centre.sandbox.requests()["counts"] == {"tasks": {"200": 1}}
+
+
+def test_a_longer_interval_is_published_hour_by_hour(open_centre):
+    centre = open_centre(tasks_per_hour=15)
+    start = centre.hour(OLD_ENOUGH).start
+    interval = Interval(start, start + 3 * HOUR)
+
+    centre.run(interval)
+
+    assert_complete(centre.archived, centre.truth(interval))
+    partitions = [key for key in centre.archived.keys if key.startswith("tables/captures/")]
+    assert [key[-10:] for key in partitions] == [
+        f"{(start + n * HOUR):%H}.parquet" for n in range(3)
+    ]
+
+
+def test_a_run_that_died_before_publishing_is_finished_without_a_second_download(open_centre):
+    centre = open_centre(tasks_per_hour=30)
+    hour = centre.hour(OLD_ENOUGH)
+    archive, options = centre.archive(), pipeline.ArchiveOptions()
+    for shard in pipeline.plan_shards(hour, centre.client, archive, options):
+        pipeline.archive_shard(shard, centre.client, centre.media, archive, options)
+    centre.sandbox.reset_requests()
+
+    centre.run(hour, run_id="after the crash")
+
+    assert "media" not in centre.sandbox.requests()["counts"]
+    archived = centre.archived
+    assert_complete(archived, centre.truth(hour))
+    assert {row["format"] for row in archived.rows("captures")} >= {"wav", "vcon", "json"}
+
+
+def test_a_foreign_object_under_a_final_key_is_not_taken_for_the_capture(open_centre):
+    centre = open_centre(tasks_per_hour=20)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.run(hour)
+    victim = next(row for row in centre.archived.rows("captures") if row["format"] == "wav")
+    centre.s3.put_object(
+        Bucket=centre.bucket, Key=victim["object_key"], Body=b"<html>not a recording</html>"
+    )
+
+    centre.run(hour, run_id="again")
+
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_a_capture_that_fails_is_a_row_and_stops_no_other(open_centre):
+    centre = open_centre(tasks_per_hour=40)
+    hour = centre.hour(OLD_ENOUGH)
+    broken = _offered(centre, hour, "recording")[0]
+    centre.sandbox.set_faults(
+        [{"endpoint": "media", "kind": "html_in_200", "match": broken["path"]}]
+    )
+
+    with pytest.raises(CapturesFailed, match=rf"1 of \d+ captures failed .*{broken['task_id']}"):
+        centre.run(hour)
+
+    rows = {
+        row["capture_id"]: row
+        for row in centre.archived.rows("captures")
+        if row["kind"] == "recording"
+    }
+    failed = rows.pop(broken["id"])
+    assert (failed["outcome"], failed["object_key"], failed["attempts"]) == ("failed", None, 3)
+    assert (
+        failed["last_error"] == "The body is not a WAV file: it does not begin with RIFF and WAVE."
+    )
+    assert {row["outcome"] for row in rows.values()} == {"copied"}
+    states = {row["task_id"]: row["capture_state"] for row in centre.archived.rows("contact_tasks")}
+    assert states[broken["task_id"]] == "failed"
+
+    centre.sandbox.set_faults([])
+    centre.run(hour, run_id="after the trouble")
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_a_purged_object_is_gone_and_the_run_goes_on(open_centre):
+    centre = open_centre(tasks_per_hour=30)
+    hour = centre.hour(OLD_ENOUGH)
+    purged = _offered(centre, hour, "recording")[0]
+    centre.sandbox.set_faults([{"endpoint": "media", "kind": "purged", "match": purged["path"]}])
+
+    centre.run(hour)
+
+    outcomes = {
+        row["capture_id"]: row["outcome"]
+        for row in centre.archived.rows("captures")
+        if row["task_id"] == purged["task_id"]
+    }
+    assert outcomes[purged["id"]] == "gone"
+
+
+def test_an_expired_url_is_asked_for_again(open_centre):
+    centre = open_centre(tasks_per_hour=20)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.sandbox.set_faults([{"endpoint": "media", "kind": "expired_url", "times": 3}])
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_a_url_that_is_always_refused_fails_after_a_bounded_number_of_queries(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    hour = centre.hour(OLD_ENOUGH)
+    refused = _offered(centre, hour, "recording")[0]
+    centre.sandbox.set_faults(
+        [{"endpoint": "media", "kind": "expired_url", "match": refused["path"]}]
+    )
+
+    with pytest.raises(CapturesFailed, match="1 of"):
+        centre.run(hour)
+
+    counts = centre.sandbox.requests()["counts"]
+    assert counts["captures"]["200"] <= 1 + pipeline.MAX_QUERIES_OF_ONE_BATCH
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "reset_before_headers",
+        "reset_mid_body",
+        "short_body",
+        "short_body_chunked",
+        "empty_body",
+        "http_503",
+        "json_error_in_200",
+    ],
+)
+def test_a_download_that_breaks_once_is_repeated(open_centre, kind):
+    centre = open_centre(tasks_per_hour=15)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.sandbox.set_faults([{"endpoint": "media", "kind": kind, "times": 2}])
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_a_store_in_trouble_fails_the_shard_for_another_try_and_marks_no_capture(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    hour = centre.hour(OLD_ENOUGH)
+    archive, options = centre.archive(), pipeline.ArchiveOptions()
+    [shard] = pipeline.plan_shards(hour, centre.client, archive, options)
+
+    class FullStore(type(archive.store)):
+        def write_stream(self, key, chunks, size_bytes):
+            raise TransientError("The object store answered 507.")
+
+    full = replace(archive, store=FullStore(centre.s3, centre.bucket))
+    with pytest.raises(TransientError, match="507"):
+        pipeline.archive_shard(shard, centre.client, centre.media, full, options)
+
+    assert centre.archived.objects == []
+
+
+def test_a_shard_that_never_finished_leaves_its_contact_tasks_pending(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    hour = centre.hour(OLD_ENOUGH)
+    archive = centre.archive()
+    shards = pipeline.plan_shards(hour, centre.client, archive, pipeline.ArchiveOptions())
+
+    with pytest.raises(CapturesFailed, match="their shards did not finish"):
+        pipeline.publish_tables(hour, archive, shards)
+
+    states = {row["capture_state"] for row in centre.archived.rows("contact_tasks")}
+    assert len(centre.archived.rows("contact_tasks")) == 10
+    assert states == {"pending", "none"}
+    assert centre.archived.working_files, "a repeat of the shard needs the plan"
+
+
+def test_a_plan_that_was_swept_says_what_to_clear(open_centre):
+    centre = open_centre(tasks_per_hour=5)
+
+    with pytest.raises(PermanentError, match="clear the whole run"):
+        pipeline.publish_tables(centre.hour(OLD_ENOUGH), centre.archive(), [])
+
+
+def test_a_missing_bucket_is_noticed_before_anything_is_asked_of_webex(open_centre):
+    centre = open_centre(tasks_per_hour=5)
+    centre.bucket = "no-such-bucket"
+
+    with pytest.raises(PermanentError, match=r"no-such-bucket does not exist.*bucket_name"):
+        centre.run(centre.hour(OLD_ENOUGH))
+
+    assert centre.sandbox.requests()["counts"] == {}
+
+
+def test_captures_seen_earlier_stay_rows_when_the_api_no_longer_offers_them(open_centre):
+    centre = open_centre(tasks_per_hour=20, purged_share=1.0, purged_after_hours=30.0)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.run(hour)
+    before = centre.archived.rows("captures")
+    assert before
+
+    centre.sandbox.advance(20 * 3600)
+    centre.run(hour, run_id="after the purge")
+
+    kept = centre.archived.rows("captures")
+    assert [(r["capture_id"], r["sha256"]) for r in kept] == [
+        (r["capture_id"], r["sha256"]) for r in before
+    ]
+
+
+def test_settled_hours_are_archived_and_final(open_centre):
+    centre = open_centre(tasks_per_hour=30)
+    hour = centre.hour(24 * 5)
+
+    centre.run(hour)
+
+    rows = centre.archived.rows("contact_tasks")
+    with_captures = [row for row in rows if row["capture_count"]]
+    assert with_captures
+    assert {row["capture_state"] for row in with_captures} == {"archived"}
+    assert {row["next_check_time"] for row in with_captures} == {None}
+
+
+def test_nothing_signed_and_no_token_reaches_the_bucket(open_centre):
+    centre = open_centre(tasks_per_hour=30, extra_members=True)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.run(hour)
+
+    archived = centre.archived
+    tables = [key for key in archived.keys if key.endswith(".parquet")]
+    text = json.dumps([archived.rows("contact_tasks"), archived.rows("captures")], default=str)
+    secrets = [
+        "X-Amz-Signature",
+        "X-Amz-Credential",
+        "_PF84_",
+        centre.connection.client_secret.get_secret_value(),
+    ]
+    for secret in secrets:
+        assert secret not in text
+        assert not any(secret in key for key in archived.keys)
+        assert not any(secret.encode() in archived.bytes_of(key) for key in tables)
+
+
+def _offered(centre, hour, kind):
+    return [
+        # A stitched recording has the id of its contact task; with its file name, it names one object.
+        capture
+        | {"task_id": task["task_id"], "path": f"{capture['object_id']}/{capture['file_name']}"}
+        for task in centre.truth(hour)
+        for capture in task["captures"]
+        if capture["listed"]
+        and capture["kind"] == kind
+        and capture["file_name"]
+        and capture["file_name"].endswith(".wav")
+    ]

@@ -1,0 +1,520 @@
+"""The only code that spends a refresh token, against the sandbox and a web server with odd answers."""
+
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from pydantic import SecretStr
+
+from include.domain.errors import ArchiveError, PermanentError, TokenRejected, TransientError
+from include.pipelines.refresh_access_token import (
+    MAX_ATTEMPTS,
+    MAX_WAIT_SECONDS,
+    refresh_access_token,
+    utc_now,
+    wait_for_access_token,
+)
+from include.sandbox.server import Sandbox
+from include.webex.connection import WebexConnection
+from include.webex.tokens import TokenPair, seed_of
+from tests.builders import (
+    NOW,
+    MemoryTokenStore,
+    RecordingSleep,
+    a_connection,
+    a_connection_to,
+    a_token_pair,
+)
+from tests.webex.web_server import a_server, reply
+
+ORG_B = "11111111-2222-4333-8444-555555555555"
+ANSWER = {
+    "access_token": "a-new-access-token",
+    "expires_in": 1_209_599,
+    "refresh_token": "a-new-refresh-token",
+    "refresh_token_expires_in": 7_775_999,
+    "token_type": "Bearer",
+}
+
+
+def now() -> datetime:
+    return NOW
+
+
+def refresh(
+    connection: WebexConnection, store: MemoryTokenStore, sleep: RecordingSleep | None = None
+) -> TokenPair:
+    return refresh_access_token(connection, store, now, sleep or RecordingSleep())
+
+
+def token_requests(sandbox: Sandbox) -> dict[str, int]:
+    return sandbox.requests()["counts"].get("token", {})
+
+
+def no_secret_in(error: BaseException, *secrets: str) -> bool:
+    told = "".join(traceback.format_exception(error)) + repr(error)
+    return not any(secret in told for secret in secrets)
+
+
+def test_a_fresh_pair_costs_no_request(start_sandbox: Callable[..., Sandbox]):
+    sandbox = start_sandbox()
+    connection = a_connection_to(sandbox)
+    store = MemoryTokenStore(a_token_pair(connection))
+
+    pair = refresh(connection, store)
+
+    assert pair == a_token_pair(connection)
+    assert token_requests(sandbox) == {}
+    assert store.writes == 0
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "left", "is_fresh"),
+    [
+        (timedelta(days=14), timedelta(days=4, seconds=1), True),
+        (timedelta(days=14), timedelta(days=4), False),
+        (timedelta(hours=12), timedelta(hours=6, seconds=1), True),
+        (timedelta(hours=12), timedelta(hours=6), False),
+        (timedelta(hours=12), timedelta(seconds=-1), False),
+    ],
+)
+def test_a_pair_is_refreshed_long_before_it_ends(
+    lifetime: timedelta, left: timedelta, *, is_fresh: bool
+):
+    pair = a_token_pair(a_connection(), lifetime=lifetime, expires_time=NOW + left)
+
+    assert pair.is_fresh(NOW) is is_fresh
+
+
+def test_the_first_refresh_token_buys_the_first_pair(start_sandbox: Callable[..., Sandbox]):
+    sandbox = start_sandbox()
+    connection, store = a_connection_to(sandbox), MemoryTokenStore()
+
+    pair = refresh(connection, store)
+
+    assert token_requests(sandbox) == {"200": 1}
+    assert TokenPair.from_json(store.text or "") == pair
+    assert pair.expires_time == NOW + timedelta(days=14)
+    assert pair.refresh_token_expires_time == NOW + timedelta(days=90)
+    assert pair.is_fresh(NOW)
+    assert refresh(connection, store) == pair
+    assert token_requests(sandbox) == {"200": 1}
+
+
+def expired(connection: WebexConnection, **changes: Any) -> TokenPair:
+    return a_token_pair(connection, expires_time=NOW - timedelta(days=1), **changes)
+
+
+@pytest.mark.parametrize("rotate", [True, False], ids=["rotated", "kept"])
+@pytest.mark.parametrize("omit", [True, False], ids=["not told", "told"])
+def test_an_expired_pair_costs_one_request_and_leaves_a_usable_refresh_token(
+    start_sandbox: Callable[..., Sandbox], *, rotate: bool, omit: bool
+):
+    sandbox = start_sandbox(
+        rotate_refresh_token=rotate and not omit,
+        omit_refresh_token=omit,
+        revoke_old_refresh_token=True,
+    )
+    connection = a_connection_to(sandbox)
+    first = connection.refresh_token
+    store = MemoryTokenStore()
+    refresh(connection, store)
+    old = TokenPair.from_json(store.text or "")
+    store.write(expired(connection, refresh_token=old.refresh_token).to_json())
+
+    pair = refresh(connection, store)
+
+    assert token_requests(sandbox) == {"200": 2}
+    assert (pair.refresh_token == first) is (omit or not rotate)
+    assert (pair.refresh_token != old.refresh_token) is (rotate and not omit)
+    assert pair.access_token.get_secret_value() in (store.text or "")
+
+
+class CountingServer:
+    """A token endpoint that answers as told and remembers the forms."""
+
+    def __init__(self, *answers: tuple[int, object]) -> None:
+        self.forms: list[dict[str, list[str]]] = []
+        self._answers = list(answers)
+
+    def __call__(self, handler: Any) -> None:
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        self.forms.append(parse_qs(body.decode()))
+        status, content = self._answers[min(len(self.forms), len(self._answers)) - 1]
+        text = content if isinstance(content, bytes) else json.dumps(content).encode()
+        reply(handler, status, text)
+
+    @property
+    def spent(self) -> list[str]:
+        return [form["refresh_token"][0] for form in self.forms]
+
+
+def test_the_request_is_the_documented_form():
+    server = CountingServer((200, ANSWER))
+    with a_server(server) as url:
+        refresh(a_connection(token_url=f"{url}/v1/access_token"), MemoryTokenStore())
+
+    assert server.forms == [
+        {
+            "grant_type": ["refresh_token"],
+            "client_id": ["a-client-id"],
+            "client_secret": ["a-client-secret"],
+            "refresh_token": ["the-first-refresh-token"],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {**ANSWER, "expires_in": "1209599"},
+        {**ANSWER, "refresh_token": None, "refresh_token_expires_in": None},
+        {**ANSWER, "refresh_token": "", "refresh_token_expires_in": "soon"},
+        {"access_token": "a-new-access-token", "expires_in": 60, "new": {"a": 1}},
+    ],
+    ids=["numbers as text", "nulls", "empty", "only what is needed"],
+)
+def test_an_odd_but_usable_answer_is_taken(answer: dict[str, Any]):
+    with a_server(CountingServer((200, answer))) as url:
+        pair = refresh(a_connection(token_url=url), MemoryTokenStore())
+
+    assert pair.access_token.get_secret_value() == "a-new-access-token"
+    assert pair.refresh_token.get_secret_value() in {
+        "a-new-refresh-token",
+        "the-first-refresh-token",
+    }
+    assert pair.expires_time > NOW
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html>", b"", b"[]", b"null", b"[" * 200_000, b"\xff", {},
+        {**ANSWER, "access_token": None}, {**ANSWER, "access_token": ""},
+        {**ANSWER, "access_token": 5}, {**ANSWER, "expires_in": 0}, {**ANSWER, "expires_in": True},
+        {**ANSWER, "expires_in": -5}, {**ANSWER, "expires_in": 1e300}, {**ANSWER, "expires_in": "x"},
+        {**ANSWER, "expires_in": None}, {**ANSWER, "expires_in": float("nan")},
+    ],
+    ids=lambda answer: repr(answer)[:30],
+)  # fmt: skip
+def test_a_200_without_a_token_is_tried_again_and_stores_nothing(answer: object):
+    server, store, sleep = CountingServer((200, answer)), MemoryTokenStore(), RecordingSleep()
+    with a_server(server) as url, pytest.raises(TransientError, match="access_token"):
+        refresh(a_connection(token_url=url), store, sleep)
+
+    assert len(server.forms) == MAX_ATTEMPTS
+    assert store.writes == 0
+
+
+OAUTH = {"error": "invalid_grant", "error_description": "The refresh token is expired."}
+WRAPPER = {"message": "POST failed: HTTP/1.1 400", "errors": [{"description": "x"}]}
+CLIENT = {"error": "invalid_client"}
+CLIENT_WRAPPER = {
+    "message": "Invalid client credentials",
+    "errors": [{"description": "The provided clientSecret is invalid"}],
+}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize(
+    ("body", "remedy"),
+    [
+        (OAUTH, "extra field refresh_token"),
+        (WRAPPER, "extra field refresh_token"),
+        (b"<html>", "extra field refresh_token"),
+        (CLIENT, "login and password"),
+        (CLIENT_WRAPPER, "login and password"),
+    ],
+    ids=["oauth", "wrapper", "html", "client, oauth", "client, wrapper"],
+)
+def test_a_refusal_is_final_and_names_the_remedy(status: int, body: object, remedy: str):
+    server, store = CountingServer((status, body)), MemoryTokenStore()
+    with a_server(server) as url, pytest.raises(TokenRejected, match=remedy) as raised:
+        refresh(a_connection(token_url=url), store)
+
+    assert len(server.forms) == 1
+    assert store.writes == 0
+    assert no_secret_in(raised.value, "the-first-refresh-token", "a-client-secret")
+
+
+@pytest.mark.parametrize("shape", ["oauth", "wrapper"])
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [({"refresh_token": "wrong"}, "extra field refresh_token"), ({"password": "no"}, "login and password")],
+    ids=["refresh token", "client secret"],
+)  # fmt: skip
+def test_the_sandbox_refuses_wrong_credentials(
+    start_sandbox: Callable[..., Sandbox], shape: str, changes: dict[str, str], remedy: str
+):
+    sandbox = start_sandbox(token_error=shape)
+
+    with pytest.raises(TokenRejected, match=remedy):
+        refresh(a_connection_to(sandbox, **changes), MemoryTokenStore())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["throttle", "http_500", "http_502", "http_503", "http_504", "reset_before_headers",
+     "reset_mid_body", "short_body", "html_in_200", "empty_body"],
+)  # fmt: skip
+def test_trouble_is_retried_and_then_transient(start_sandbox: Callable[..., Sandbox], kind: str):
+    sandbox = start_sandbox(rotate_refresh_token=False)
+    connection, store = a_connection_to(sandbox), MemoryTokenStore()
+    fault = {"endpoint": "token", "kind": kind}
+    sandbox.set_faults([fault])
+    sleep = RecordingSleep()
+
+    with pytest.raises(TransientError) as raised:
+        refresh(connection, store, sleep)
+
+    assert len(sleep.seconds) == MAX_ATTEMPTS - 1
+    assert sum(sleep.seconds) <= 20
+    assert store.writes == 0
+    assert connection.refresh_token is not None
+    assert no_secret_in(raised.value, connection.refresh_token.get_secret_value())
+
+    sandbox.set_faults([{**fault, "times": 2}])
+    assert refresh(connection, store).is_fresh(NOW)
+
+
+def test_an_answer_lost_on_its_way_is_asked_for_with_the_same_refresh_token(
+    start_sandbox: Callable[..., Sandbox],
+):
+    sandbox = start_sandbox(rotate_refresh_token=True)
+    sandbox.set_faults([{"endpoint": "token", "kind": "reset_after_processing", "times": 1}])
+    connection, store = a_connection_to(sandbox), MemoryTokenStore()
+
+    assert refresh(connection, store).is_fresh(NOW)
+    assert token_requests(sandbox) == {"reset": 1, "200": 1}
+
+
+@pytest.mark.parametrize("status", [302, 404, 405, 415])
+def test_a_wrong_address_is_a_wrong_setting(status: int):
+    with (
+        a_server(CountingServer((status, b""))) as url,
+        pytest.raises(PermanentError, match="token_url"),
+    ):
+        refresh(a_connection(token_url=url), MemoryTokenStore())
+
+
+def test_a_refused_port_is_transient_and_names_the_setting():
+    with a_server(CountingServer((200, ANSWER))) as url:
+        pass
+
+    with pytest.raises(TransientError, match="token_url"):
+        refresh(a_connection(token_url=url), MemoryTokenStore())
+
+
+class FailingStore(MemoryTokenStore):
+    """Fails between the answer and the write, as a killed process does."""
+
+    def write(self, text: str) -> None:
+        raise OSError("killed")
+
+
+def test_a_death_before_the_write_keeps_the_old_pair_and_the_next_run_succeeds(
+    start_sandbox: Callable[..., Sandbox],
+):
+    sandbox = start_sandbox(rotate_refresh_token=True)
+    connection = a_connection_to(sandbox)
+    assert connection.refresh_token is not None
+    old = expired(connection, refresh_token=connection.refresh_token).to_json()
+    store = FailingStore(old)
+
+    with pytest.raises(OSError, match="killed"):
+        refresh(connection, store)
+    assert store.text == old
+
+    assert refresh(connection, MemoryTokenStore(store.text)).is_fresh(NOW)
+
+
+def test_the_pair_is_written_before_anyone_gets_it(start_sandbox: Callable[..., Sandbox]):
+    connection, store = a_connection_to(start_sandbox()), MemoryTokenStore()
+
+    pair = refresh(connection, store)
+
+    assert (store.writes, store.text) == (1, pair.to_json())
+
+
+class ShadowedStore(MemoryTokenStore):
+    """As Airflow's, where an environment variable hides what was written."""
+
+    def write(self, text: str) -> None:
+        self.writes += 1
+
+
+def test_a_shadowed_variable_is_told(start_sandbox: Callable[..., Sandbox]):
+    connection = a_connection_to(start_sandbox())
+    store = ShadowedStore(expired(connection))
+
+    with pytest.raises(PermanentError, match="AIRFLOW_VAR_WXCC_TOKEN"):
+        refresh(connection, store)
+
+
+def test_a_new_first_refresh_token_in_the_connection_takes_over():
+    server = CountingServer((200, ANSWER))
+    with a_server(server) as url:
+        before = a_connection(token_url=url)
+        store = MemoryTokenStore(a_token_pair(before))
+        after = a_connection(token_url=url, refresh_token="a-newer-first-token")
+
+        pair = refresh(after, store)
+
+    assert server.spent == ["a-newer-first-token"]
+    assert pair.seed == seed_of(after)
+
+
+def test_the_stored_token_is_spent_first_and_the_connections_own_when_it_is_refused(
+    caplog: pytest.LogCaptureFixture,
+):
+    server = CountingServer((400, OAUTH), (200, ANSWER))
+    with a_server(server) as url, caplog.at_level(logging.WARNING):
+        connection = a_connection(token_url=url)
+        store = MemoryTokenStore(expired(connection))
+
+        refresh(connection, store)
+
+    assert server.spent == ["a-refresh-token", "the-first-refresh-token"]
+    assert "Trying the refresh token of the connection" in caplog.text
+    assert "a-refresh-token" not in caplog.text
+
+
+def test_without_a_first_token_the_stored_line_goes_on():
+    server = CountingServer((200, ANSWER))
+    with a_server(server) as url:
+        made_with = a_connection(token_url=url)
+        connection = a_connection(token_url=url, refresh_token="")
+
+        refresh(connection, MemoryTokenStore(expired(made_with)))
+
+    assert server.spent == ["a-refresh-token"]
+
+
+def test_without_any_refresh_token_the_error_says_where_to_get_one():
+    with pytest.raises(PermanentError, match="Org Authorizations"):
+        refresh(a_connection(refresh_token=None), MemoryTokenStore())
+
+
+OTHERS = [
+    {"org_id": ORG_B},
+    {"login": "another-app"},
+    {"token_url": "https://token.example.com/"},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=["org", "app", "token endpoint"])
+def test_a_pair_made_for_another_is_neither_spent_nor_handed_out(other: dict[str, str]):
+    server = CountingServer((200, ANSWER))
+    with a_server(server) as url:
+        connection = a_connection(token_url=url)
+        foreign = a_token_pair(a_connection(**{"token_url": url, **other}))
+        store = MemoryTokenStore(foreign)
+
+        with pytest.raises(PermanentError, match="made for another"):
+            wait_for_access_token(connection, store, None, now, RecordingSleep())
+        refresh(connection, store)
+
+    assert server.spent == ["the-first-refresh-token"]
+
+
+DAMAGED = [
+    "{", "[]", "null", "5", "{}", "[" * 200_000,
+    *(
+        json.dumps({**json.loads(a_token_pair(a_connection()).to_json()), name: value})
+        for name, value in [
+            ("access_token", 5), ("access_token", ""), ("refresh_token", None), ("expires_time", "soon"),
+            ("expires_time", "2026-09-14T10:00:00"), ("expires_time", 5), ("lifetime_seconds", "x"),
+            ("lifetime_seconds", 1e300), ("refresh_token_expires_time", "2026-09-14"), ("seed", None),
+        ]
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[-40:])
+def test_a_damaged_pair_is_told_and_replaced_when_the_connection_can(text: str):
+    with pytest.raises(PermanentError, match="wxcc_token"):
+        TokenPair.from_json(text)
+    with pytest.raises(PermanentError, match="wxcc_token"):
+        refresh(a_connection(refresh_token=None), MemoryTokenStore(text))
+    with a_server(CountingServer((200, ANSWER))) as url:
+        assert refresh(a_connection(token_url=url), MemoryTokenStore(text)).is_fresh(NOW)
+
+
+def test_a_pair_reads_back_as_it_was_written():
+    for changes in ({}, {"refresh_token_expires_time": None}):
+        pair = a_token_pair(a_connection(), **changes)
+
+        assert TokenPair.from_json(pair.to_json()) == pair
+    assert "an-access-token" not in repr(a_token_pair(a_connection()))
+
+
+def test_a_usable_token_is_handed_out_without_waiting():
+    connection, sleep = a_connection(), RecordingSleep()
+    store = MemoryTokenStore(a_token_pair(connection, expires_time=NOW + timedelta(minutes=1)))
+
+    token = wait_for_access_token(connection, store, None, now, sleep)
+
+    assert token.get_secret_value() == "an-access-token"
+    assert sleep.seconds == []
+
+
+@pytest.mark.parametrize(
+    ("left", "said"), [(None, "is missing"), (timedelta(seconds=30), "has ended")]
+)
+def test_waiting_for_a_token_is_bounded_and_says_so(
+    left: timedelta | None, said: str, caplog: pytest.LogCaptureFixture
+):
+    connection, sleep = a_connection(), RecordingSleep()
+    pair = a_token_pair(connection, expires_time=NOW + left) if left else None
+
+    with pytest.raises(TransientError, match=said) as raised:
+        wait_for_access_token(connection, MemoryTokenStore(pair), None, now, sleep)
+
+    assert sum(sleep.seconds) == MAX_WAIT_SECONDS
+    assert "un-pause" in str(raised.value)
+    assert caplog.text.count("waiting for the DAG refresh_access_token") == 1
+
+
+def test_a_token_that_comes_while_waiting_is_taken():
+    connection, store = a_connection(), MemoryTokenStore()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            store.write(a_token_pair(connection).to_json())
+
+    token = wait_for_access_token(connection, store, None, now, sleep)
+
+    assert token.get_secret_value() == "an-access-token"
+    assert len(slept) == 3
+
+
+def test_the_refused_token_is_not_handed_out_again_and_not_waited_for():
+    connection, sleep = a_connection(), RecordingSleep()
+    store = MemoryTokenStore(a_token_pair(connection))
+
+    with pytest.raises(TransientError):
+        wait_for_access_token(connection, store, SecretStr("an-access-token"), now, sleep)
+    other = wait_for_access_token(connection, store, SecretStr("an-older-token"), now, sleep)
+
+    assert other.get_secret_value() == "an-access-token"
+    assert sleep.seconds == []
+
+
+def test_the_clock_is_aware_and_in_utc():
+    assert utc_now().utcoffset() == timedelta(0)
+
+
+def test_no_error_of_the_token_endpoint_is_of_another_kind(start_sandbox: Callable[..., Sandbox]):
+    """A redirect must not carry the client secret elsewhere."""
+    sandbox = start_sandbox()
+    sandbox.set_faults([{"endpoint": "token", "kind": "redirect"}])
+
+    with pytest.raises(ArchiveError, match="302"):
+        refresh(a_connection_to(sandbox), MemoryTokenStore())
