@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -42,7 +42,7 @@ def fetch(url: str, *hosts: str) -> bytes:
 
 
 @pytest.fixture
-def recording(start_sandbox: Callable[..., Sandbox]) -> Iterator[tuple[Sandbox, str, int]]:
+def recording(start_sandbox: Callable[..., Sandbox]) -> tuple[Sandbox, str, int]:
     """A sandbox, the URL of one of its recordings and its size."""
     sandbox = start_sandbox(tasks_per_hour=10, captured_share=1.0)
     (row, *_) = [
@@ -55,7 +55,7 @@ def recording(start_sandbox: Callable[..., Sandbox]) -> Iterator[tuple[Sandbox, 
     data: Any = client.post("/v1/captures/query", {"query": query})["data"]
     (size,) = [each["size_bytes"] for each in row["captures"] if each["kind"] == "recording"]
     client.close()
-    yield sandbox, data[0]["recording"][0]["attributes"]["filePath"], size
+    return sandbox, data[0]["recording"][0]["attributes"]["filePath"], size
 
 
 def test_a_whole_download_has_the_announced_size(recording: tuple[Sandbox, str, int]):
