@@ -104,10 +104,9 @@ def test_a_listing_holds_exactly_the_prefix_in_the_order_of_keys(store):
     assert keys_of(store) == [*sorted(inside), "ab/1", "b/1"]
 
 
-@pytest.mark.parametrize("server_name", ["ministack", "rclone"])
-def test_a_listing_of_more_than_one_page_misses_and_repeats_nothing(bucket_on, server_name):
-    """S3 answers at most 1,000 keys at once. The two servers where a thousand writes take a second."""
-    store = bucket_on(server_name).store
+def test_a_listing_of_more_than_one_page_misses_and_repeats_nothing(bucket_on):
+    """S3 answers at most 1,000 keys at once; one server, since a thousand writes take seconds."""
+    store = bucket_on("ministack").store
     keys = [f"a/{number:05}" for number in range(1_001)]
     for key in keys:
         store.write(ObjectKey(key), b"")
