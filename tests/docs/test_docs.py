@@ -19,6 +19,7 @@ from include.webex.connection import REGIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text()
 # Assembled, so that this file does not hold what it forbids.
 FORBIDDEN = (
     *("/" + place for place in ("work/main", "work/shared", "home/", "root/", "opt/pypi")),
@@ -84,7 +85,7 @@ def dag_files() -> list[Path]:
 
 
 def test_every_dag_is_in_the_readme_and_no_other():
-    cells = first_cells(section((ROOT / "README.md").read_text(), "## The DAGs"))
+    cells = first_cells(section(README, "## The DAGs"))
 
     assert sorted(cells) == [path.stem for path in dag_files()], (
         "README.md, 'The DAGs': one row for each file in dags/"
@@ -270,3 +271,13 @@ def test_compose_variables_are_in_the_example_file():
     for name in used:
         if re.search(r"PASSWORD|SECRET|KEY|CONN", name):
             assert f"${{{name}:?" in compose, f"docker-compose.yaml: {name} must have no default"
+
+
+def test_the_athena_table_has_the_columns_of_captures():
+    """All but org_id: a partition of the table cannot be a column too."""
+    ddl = re.search(r"CREATE EXTERNAL TABLE captures \((.*?)\)\nPARTITIONED", README, re.DOTALL)
+    assert ddl
+
+    names = [column.split()[0] for column in ddl.group(1).split(",")]
+
+    assert ["org_id", *names] == [field.name for field in fields(CaptureRow)]
