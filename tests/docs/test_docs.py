@@ -10,6 +10,7 @@ from typing import get_args
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from include.domain.object_keys import TableName
 from include.domain.rows import CaptureRow, CaptureState, ContactTaskRow, Outcome
@@ -241,7 +242,7 @@ def test_one_sentence_per_line():
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             if line.lstrip().startswith("```"):
                 is_code = not is_code
-            elif not is_code and not line.lstrip().startswith(("|", "-", "1", "2", "3")):
+            elif not is_code and not re.match(r"\s*(\||-|\d)", line):  # tables and lists are free
                 plain = re.sub(r"`[^`]*`", "x", line)
                 if re.search(r"[a-z)][.!?] [A-Z]", plain):
                     offending.append(f"{path.relative_to(ROOT)}:{number}")
@@ -281,3 +282,17 @@ def test_the_athena_table_has_the_columns_of_captures():
     names = [column.split()[0] for column in ddl.group(1).split(",")]
 
     assert ["org_id", *names] == [field.name for field in fields(CaptureRow)]
+
+
+def test_the_compose_file_names_exact_images_and_only_its_own_services():
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    services = compose["services"]
+
+    for name, service in services.items():
+        assert re.search(r":\d+\.\d+|:\d+-", service["image"]), f"{name}: a tag with a version"
+        assert set(service.get("depends_on", {})) <= set(services)
+        named = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert named <= set(compose["volumes"])
+    assert services["worker"]["environment"]["TMPDIR"] == "/opt/airflow/budget", (
+        "the rate budget must be shared by all workers"
+    )
