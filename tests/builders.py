@@ -135,6 +135,7 @@ class FakeListing:
         before_answer: Called with the listing and the number of the request: may insert rows.
         rows_max: 413 above so many rows; 0 is never.
         answer_order: Reorders a page.
+        newest_first: Sorts before the cut, against the documents.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class FakeListing:
         requests_max: int = 1_000,
         before_answer: Callable[["FakeListing", int], None] | None = None,
         answer_order: Callable[[list[Any]], list[Any]] = lambda page: page,
+        newest_first: bool = False,
     ) -> None:
         self.connection = a_connection()
         self.rows = list(rows)
@@ -159,6 +161,7 @@ class FakeListing:
         self._requests_max = requests_max
         self._before_answer = before_answer
         self._answer_order = answer_order
+        self._newest_first = newest_first
 
     def get(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
         assert path == "/v1/tasks"
@@ -171,7 +174,8 @@ class FakeListing:
         first_ms = from_ms if self._from_inclusive else from_ms + 1
         until_ms = to_ms + 1 if self._to_inclusive else to_ms
         found = [row for row in self.rows if first_ms <= row[1] < until_ms]
-        page = sorted(found, key=lambda row: row[1])[: parameters["pageSize"]]
+        found.sort(key=lambda row: row[1], reverse=self._newest_first)
+        page = found[: parameters["pageSize"]]
         if self._rows_max and len(page) > self._rows_max:
             raise TooLarge("413")
         data = [{"id": name, "attributes": {"createdTime": ms}} for name, ms in page]

@@ -69,12 +69,12 @@ def test_a_hundred_thousand_hostile_ids_and_names_stay_under_their_prefix():
         ids = ["".join(chance.choices(NASTY, k=length)) for _ in range(2)]
         key = key_of(ids[0], ids[1], ids[0])
         assert keys.setdefault(key, (ids[0], ids[1])) == (ids[0], ids[1])
-        if number % 5 == 0:
+        if number % 20 == 0:
             assert is_safe(key, prefix), key
     assert len(keys) > 50_000
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(TEXTS, TEXTS, st.none() | TEXTS)
 def test_any_ids_and_name_give_a_safe_key(task_id: str, capture_id: str, file_name: str | None):
     key = key_of(task_id, capture_id, file_name)
@@ -83,7 +83,7 @@ def test_any_ids_and_name_give_a_safe_key(task_id: str, capture_id: str, file_na
     assert LAYOUT.captures_of_contact_task(NOW, task_id).startswith(LAYOUT.captures_of_hour(NOW))
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(TEXTS, TEXTS)
 def test_two_texts_give_two_parts(first: str, second: str):
     assert (safe_part(first) == safe_part(second)) == (first == second)

@@ -86,6 +86,7 @@ def test_nothing_outlives_a_killed_launcher(tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.enable_socket
 def test_a_busy_port_is_passed_over():
     first = free_port(20_000)
     with subprocess.Popen(

@@ -483,9 +483,9 @@ def test_the_sandbox_offers_what_it_holds(odd_sandbox: Sandbox):
     for row in truth:
         captures = found[row["task_id"]]
         assert captures is not None
-        kinds = sorted(each.kind for each in captures)
+        kinds = sorted(str(each.kind) for each in captures)
         assert kinds == sorted(
-            {"screen": "screen_recording"}.get(each["kind"], each["kind"])
+            str({"screen": "screen_recording"}.get(each["kind"], each["kind"]))
             for each in row["captures"]
             if each["listed"]
         )

@@ -293,6 +293,15 @@ def test_a_host_name_that_nobody_has_is_a_wrong_setting(
     assert granted(webex) == 1
 
 
+def test_a_host_name_that_cannot_be_one_is_a_wrong_setting():
+    webex = a_client_at("https://*.example.com")
+
+    with pytest.raises(PermanentError, match="host of the connection"):
+        ask(webex)
+
+    assert granted(webex) == 1
+
+
 def test_a_resolver_that_is_away_may_come_back(monkeypatch: pytest.MonkeyPatch):
     def resolve(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
