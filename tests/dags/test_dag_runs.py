@@ -1,6 +1,5 @@
 """Whole runs of the DAGs in one Airflow process, against the sandbox and an S3 server over HTTP."""
 
-import copy
 import itertools
 import json
 import sqlite3
@@ -18,6 +17,7 @@ from include.domain.interval import HOUR, epoch_ms, hour_of
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
 from tests.archived import ArchivedHours, assert_complete, truth_with_all
+from tests.dags.conftest import ROOT
 from tests.s3_servers import S3Server, moto_server, rclone_server
 
 _names = itertools.count(1)
@@ -35,8 +35,6 @@ def s3_server() -> Iterator[S3Server]:
 class Runner:
     """Runs DAGs with nothing but the two connections in the environment, as `airflow dags test` does."""
 
-    dagbag: Any
-    home: Any
     environment: Any
     webex: dict[str, Any]
     store: dict[str, Any]
@@ -47,8 +45,10 @@ class Runner:
     def run(self, dag_id: str, logical_date: Any = None, **conf: Any) -> Any:
         self.environment.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", json.dumps(self.webex))
         self.environment.setenv("AIRFLOW_CONN_WXCC_STORE", json.dumps(self.store))
-        # A copy, since a run's conf stays behind in the parameters of the DAG object.
-        dag = copy.deepcopy(self.dagbag.dags[dag_id])
+        from airflow.dag_processing.dagbag import DagBag
+
+        # Parsed again for each run: a run's conf stays behind in the parameters of the DAG object.
+        dag = DagBag(str(ROOT / "dags" / f"{dag_id}.py")).dags[dag_id]
         return dag.test(logical_date=logical_date or pendulum.now("UTC"), run_conf=conf)
 
     def archive(self, hours_ago: int = 26, **conf: Any) -> Any:
@@ -74,7 +74,7 @@ def sandbox(request):
 
 
 @pytest.fixture
-def runner(dagbag, airflow_home, monkeypatch, sandbox, s3_server):
+def runner(airflow_home, monkeypatch, sandbox, s3_server):
     bucket = f"dags-{next(_names)}"
     s3 = boto3.client(
         "s3",
@@ -95,9 +95,7 @@ def runner(dagbag, airflow_home, monkeypatch, sandbox, s3_server):
         },
     }
     _forget_variables(airflow_home)
-    return Runner(
-        dagbag, airflow_home, monkeypatch, sandbox.airflow_connection(), store, s3, bucket
-    )
+    return Runner(monkeypatch, sandbox.airflow_connection(), store, s3, bucket)
 
 
 def _forget_variables(home):
@@ -293,9 +291,9 @@ def test_a_wrong_key_pair_of_the_bucket_fails_at_once(runner, tmp_path, capfd):
         )
 
 
-def test_a_missing_connection_says_how_to_make_it(runner, capfd, monkeypatch):
+def test_a_missing_connection_says_how_to_make_it(dagbag, runner, capfd):
     runner.environment.delenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", raising=False)
-    run = runner.dagbag.dags["refresh_access_token"].test(logical_date=pendulum.now("UTC"))
+    run = dagbag.dags["refresh_access_token"].test(logical_date=pendulum.now("UTC"))
 
     assert (str(run.state), tries(run)) == ("failed", {1})
     assert "The connection webex_contact_center does not exist: create it in the UI" in _logs(capfd)

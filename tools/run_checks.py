@@ -1,0 +1,129 @@
+"""`make test`: every check of the project, two at a time, in a home of its own; reports all failures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+AT_ONCE = 2
+SECONDS_FOR_ONE_CHECK = 780
+# What a person's machine may have set and a check must not depend on.
+_SCRUBBED = (
+    "AIRFLOW",
+    "AWS_",
+    "WXCC_",
+    "PYTEST_",
+    "COVERAGE_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "VIRTUAL_ENV",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One command; a check of tests also measures which lines of include/ it ran."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+def _tests(name: str, *arguments: str) -> Check:
+    coverage = (sys.executable, "-m", "coverage", "run", "--parallel-mode", "-m", "pytest", "-q")
+    return Check(name, (*coverage, *arguments))
+
+
+# The longest first. Tests of one kind share a process: those of Airflow set its home before they import it.
+CHECKS = (
+    _tests("end-to-end tests", "tests/end_to_end"),
+    _tests("storage tests", "tests/storage"),
+    _tests("sandbox tests", "tests/sandbox"),
+    _tests("DAG tests", "tests/dags"),
+    _tests(
+        "unit tests", "tests/domain", "tests/webex", "tests/pipelines", "tests/tools", "tests/docs"
+    ),
+    Check("types", (str(BIN / "pyright"),)),
+    Check("lint", (str(BIN / "ruff"), "check", ".")),
+    Check("format", (str(BIN / "ruff"), "format", "--check", ".")),
+    Check("layers", (str(BIN / "lint-imports"),)),
+    Check("spelling", (str(BIN / "codespell"),)),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the checks; 0 when all pass and the coverage is reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", metavar="TEXT", help="only checks with this in their name")
+    only = parser.parse_args(arguments).only
+    checks = [check for check in CHECKS if not only or only in check.name]
+    with tempfile.TemporaryDirectory(prefix="wxcc-checks-") as home:
+        environment = _environment(Path(home))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            failed = [
+                name for name in pool.map(lambda check: _run(check, environment), checks) if name
+            ]
+        if not only:
+            failed += [name for name in [_coverage(environment)] if name]
+    print(f"\nFailed: {', '.join(failed)}." if failed else "\nAll checks passed.")
+    return 1 if failed else 0
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(_SCRUBBED)
+    }
+    return {
+        **kept,
+        "HOME": str(home),
+        "COVERAGE_FILE": str(home / "coverage"),
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(PROJECT),
+    }
+
+
+def _run(check: Check, environment: Mapping[str, str]) -> str | None:
+    """Print what a check says when it is done, whole; its name when it failed."""
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            check.command,
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS_FOR_ONE_CHECK,
+            check=False,
+        )
+        output, status = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as late:
+        output, status = late.stdout or b"", f"no end after {SECONDS_FOR_ONE_CHECK} s"
+    verdict = "passed" if status == 0 else f"FAILED ({status})"
+    print(f"\n=== {check.name}: {verdict}, {time.monotonic() - started:.0f} s", flush=True)
+    print(output.decode(errors="replace").strip(), flush=True)
+    return None if status == 0 else check.name
+
+
+def _coverage(environment: Mapping[str, str]) -> str | None:
+    subprocess.run(
+        (sys.executable, "-m", "coverage", "combine", "--quiet"),
+        cwd=PROJECT,
+        env=environment,
+        check=False,
+    )
+    report = Check("coverage of include/", (sys.executable, "-m", "coverage", "report"))
+    return _run(report, environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
