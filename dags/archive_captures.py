@@ -14,7 +14,7 @@ fails at once and the log names the field. Without a usable access token it wait
 
 It needs the connections `webex_contact_center` and `wxcc_store` and the pool `wxcc_api`, which bounds how many
 Airflow tasks speak to Webex at once. While that pool is missing, Airflow leaves this DAG's Airflow tasks in the
-state *scheduled*: make it with `airflow pools set wxcc_api 3 "Webex API users"`.
+state *scheduled*: make it with `airflow pools set wxcc_api 4 "Webex API users"`.
 """
 
 from dataclasses import asdict

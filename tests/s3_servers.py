@@ -107,7 +107,7 @@ def rclone_server(directory: Path) -> Iterator[S3Server]:
 @contextlib.contextmanager
 def moto_server() -> Iterator[S3Server]:
     """Run moto in a thread; its buckets live in this process, shared by all its servers."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - half a second others need not pay
+    from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -487,7 +487,9 @@ def _print_comparison(comparison: Comparison) -> None:
         f"{comparison.captures:,} captures byte for byte ({comparison.size_bytes / 1e6:,.1f} MB)"
     )
     if comparison.not_yet_offered:
-        print(f"  {comparison.not_yet_offered:,} captures were not offered yet: rechecked later")
+        print(
+            f"  {comparison.not_yet_offered:,} captures were not offered yet when their hour was archived"
+        )
     if comparison.purged:
         print(f"  {comparison.purged:,} captures were purged before they could be copied")
     if not comparison.differences:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import tenacity
 from pydantic import SecretStr
@@ -51,6 +51,7 @@ CONCURRENT_COPIES = 8
 MAX_ATTEMPTS_WITH_ONE_URL = 3
 MAX_QUERIES_OF_ONE_BATCH = 3
 MAX_FAILURES_NAMED = 10
+WORKING_FILES_LIVE = timedelta(days=1)
 _PLAN = "planned.parquet"
 
 
@@ -83,6 +84,11 @@ class Archive:
         prefix = f"{self.keys.working_files()}{safe_part(self.run_id)}/"
         return (found.key for found in self.store.list(prefix))
 
+    def stale_working_files(self, now: datetime) -> list[ObjectKey]:
+        """What runs that failed for good left behind more than a day ago."""
+        found = self.store.list(self.keys.working_files())
+        return [file.key for file in found if now - file.last_modified > WORKING_FILES_LIVE]
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -104,11 +110,13 @@ def plan_shards(
 ) -> list[Shard]:
     """List the interval's contact tasks into a working file; the shards that have captures to query.
 
-    Running it again replaces the plan and forgets what an earlier try of the same run left.
+    Running it again replaces the plan and forgets what an earlier try of the same run left. It also sweeps
+    the working files of runs that failed more than a day ago.
     """
     archive.store.check()
-    archive.store.delete(list(archive.own_working_files()))
     now = archive.now()
+    archive.store.delete(archive.stale_working_files(now))
+    archive.store.delete(list(archive.own_working_files()))
     rows = [
         _contact_task_row(contact_task, client.connection.org_id, [], now, archive.policy)
         for contact_task in iter_contact_tasks(client, interval, now, options.channel_types)
@@ -186,9 +194,12 @@ def archive_shard(
                         f"contact task {row.task_id}: the API refuses to tell its captures"
                     )
                 capture_rows += captures
-                contact_task_rows.append(
-                    _checked(row, bucket.outcomes(row.task_id, captures), copied.refused, archive)
+                checked = _checked(
+                    row, bucket.outcomes(row.task_id, captures), archive.now(), archive.policy
                 )
+                if row.task_id in copied.refused:
+                    checked = replace(checked, capture_state="failed", next_check_time=None)
+                contact_task_rows.append(checked)
     archive.store.write(
         archive.working_file(shard.file_name("captures")), to_parquet(capture_rows, CaptureRow)
     )
@@ -441,21 +452,40 @@ def _publish_hour(
     contact_tasks: Iterable[ContactTaskRow],
     captures: Iterable[CaptureRow],
 ) -> None:
-    publish_rows(
+    published = publish_rows(
         archive.store,
         archive.keys.table_partition("captures", hour),
         [row for row in captures if hour_of(row.task_created_time) == hour],
         CaptureRow,
         newer_capture,
     )
+    outcomes: dict[str, list[Outcome]] = defaultdict(list)
+    for capture in published:
+        outcomes[capture.task_id].append(capture.outcome)
     # Last, so that a contact task is never called archived before its captures are rows.
     publish_rows(
         archive.store,
         archive.keys.table_partition("contact_tasks", hour),
-        [row for row in contact_tasks if hour_of(row.created_time) == hour],
+        [
+            _with_known_captures(row, outcomes[row.task_id], archive.policy)
+            for row in contact_tasks
+            if hour_of(row.created_time) == hour
+        ],
         ContactTaskRow,
         newer_contact_task,
     )
+
+
+def _with_known_captures(
+    row: ContactTaskRow, outcomes: Sequence[Outcome], policy: CapturePolicy
+) -> ContactTaskRow:
+    """The row of a contact task that this run did not query, in the light of what earlier runs copied.
+
+    Whether ``captureRequested`` can turn false again is unknown; what was copied stays told.
+    """
+    if len(outcomes) <= row.capture_count:
+        return row
+    return _checked(row, outcomes, row.checked_time, policy)
 
 
 # Rows -----------------------------------------------------------------------------------------------
@@ -503,18 +533,17 @@ def _contact_task_row(
 
 
 def _checked(
-    row: ContactTaskRow, outcomes: Sequence[Outcome], refused: set[str], archive: Archive
+    row: ContactTaskRow, outcomes: Sequence[Outcome], now: datetime, policy: CapturePolicy
 ) -> ContactTaskRow:
-    """The row of a contact task after its captures were queried."""
-    now = archive.now()
+    """The row of a contact task of which the outcome of every capture is known."""
     progress = capture_progress(
         capture_requested=row.capture_requested,
         status=row.status,
         created_time=row.created_time,
         last_updated_time=row.last_updated_time,
-        outcomes=["failed"] if row.task_id in refused else outcomes,
+        outcomes=outcomes,
         now=now,
-        policy=archive.policy,
+        policy=policy,
     )
     return replace(
         row,

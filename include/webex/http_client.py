@@ -103,6 +103,8 @@ class WebexClient:
         params: dict[str, str | int] | None = None,
         json_body: JsonObject | None = None,
     ) -> JsonObject:
+        if self._access_token is None:  # outside the retries: it waits a bounded time of its own
+            self._access_token = self.read_access_token(None)
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=_stop,
@@ -116,8 +118,6 @@ class WebexClient:
     def _send_with_current_token(
         self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
     ) -> JsonObject:
-        if self._access_token is None:
-            self._access_token = self.read_access_token(None)
         try:
             return self._send(method, path, params, body)
         except Unauthorized as refusal:

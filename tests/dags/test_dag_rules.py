@@ -27,7 +27,9 @@ def test_the_module_docstring_is_the_page_in_the_ui(dagbag, dag_file):
     docstring = ast.get_docstring(ast.parse(dag_file.read_text()), clean=False)
 
     assert dagbag.dags[dag_file.stem].doc_md == docstring, "pass doc_md=__doc__ to @dag"
-    assert "When it fails" in docstring, "say in the docstring what a person does when it fails"
+    assert "When it fails" in str(docstring), (
+        "say in the docstring what a person does when it fails"
+    )
 
 
 def test_a_run_has_an_explicit_data_interval(dagbag, dag_file):
@@ -70,7 +72,7 @@ def test_a_dag_file_holds_no_logic(dag_file):
 
 def test_a_dag_file_imports_no_network_and_no_storage_library(dag_file):
     imported = {
-        name.split(".")[0]
+        str(name).split(".")[0]
         for node in ast.walk(ast.parse(dag_file.read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in (

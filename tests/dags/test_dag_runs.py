@@ -68,7 +68,8 @@ class Runner:
 
 @pytest.fixture
 def sandbox(request):
-    knobs = {"tasks_per_hour": 20, "requests_per_minute": 0} | getattr(request, "param", {})
+    knobs: dict[str, Any] = {"tasks_per_hour": 20, "requests_per_minute": 0}
+    knobs |= getattr(request, "param", {})
     with Sandbox(Scenario(**knobs)) as sandbox:
         yield sandbox
 

@@ -117,7 +117,7 @@ def open_centre(s3) -> Iterator[Callable[..., Centre]]:
     with ExitStack() as stack:
 
         def open_(**knobs: Any) -> Centre:
-            scenario = Scenario(**{"now_ms": NOW_MS, "requests_per_minute": 0} | knobs)
+            scenario = Scenario(**dict[str, Any](now_ms=NOW_MS, requests_per_minute=0) | knobs)
             sandbox = stack.enter_context(Sandbox(scenario))
             fields = sandbox.airflow_connection()
             connection = WebexConnection.from_fields(

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from include.domain.errors import CapturesFailed, PermanentError, TransientError
-from include.domain.interval import HOUR, Interval
+from include.domain.interval import HOUR, Interval, hour_of
+from include.domain.rows import ContactTaskRow
 from include.pipelines import archive_captures as pipeline
+from include.storage.tables import read_rows, to_parquet
 from include.webex.captures import CaptureOptions
 from tests.archived import assert_complete
 
@@ -342,6 +344,45 @@ def test_captures_seen_earlier_stay_rows_when_the_api_no_longer_offers_them(open
     assert [(r["capture_id"], r["sha256"]) for r in kept] == [
         (r["capture_id"], r["sha256"]) for r in before
     ]
+
+
+def test_a_contact_task_that_turns_not_requested_keeps_what_was_copied(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.run(hour)
+    before = {row["task_id"]: row for row in centre.archived.rows("contact_tasks")}
+    archive = centre.archive("later")
+    shards = pipeline.plan_shards(hour, centre.client, archive, pipeline.ArchiveOptions())
+    plan = archive.working_file("planned.parquet")
+    turned = [
+        replace(row, capture_requested=False, capture_state="none")
+        for row in read_rows(archive.store, plan, ContactTaskRow)
+    ]
+    archive.store.write(plan, to_parquet(turned, ContactTaskRow))
+
+    pipeline.archive_shard(
+        shards[0], centre.client, centre.media, archive, pipeline.ArchiveOptions()
+    )
+    pipeline.publish_tables(hour, archive, shards)
+
+    after = {row["task_id"]: row for row in centre.archived.rows("contact_tasks")}
+    assert any(row["capture_count"] for row in before.values())
+    for task_id, row in after.items():
+        assert row["capture_count"] == before[task_id]["capture_count"]
+        assert (row["capture_state"] == "none") == (row["capture_count"] == 0)
+
+
+def test_working_files_of_a_run_that_failed_are_swept_after_a_day(open_centre):
+    centre = open_centre(tasks_per_hour=5, now_ms=0)
+    hour_start = hour_of(centre.now) - OLD_ENOUGH * HOUR
+    hour = Interval(hour_start, hour_start + HOUR)
+    pipeline.plan_shards(hour, centre.client, centre.archive("failed"), pipeline.ArchiveOptions())
+
+    later = replace(centre.archive("next"), now=lambda: centre.now + 25 * HOUR)
+    pipeline.plan_shards(hour, centre.client, later, pipeline.ArchiveOptions())
+
+    assert [key for key in centre.archived.working_files if "/failed/" in key] == []
+    assert [key for key in centre.archived.working_files if "/next/" in key]
 
 
 def test_settled_hours_are_archived_and_final(open_centre):
