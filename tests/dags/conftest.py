@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import pendulum
 import pytest
+from cryptography.fernet import Fernet
 
 from include.domain.interval import HOUR, epoch_ms, hour_of
 from include.sandbox.scenario import Scenario
@@ -33,6 +34,7 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
+    AIRFLOW__CORE__FERNET_KEY=Fernet.generate_key().decode(),
     AIRFLOW__LOGGING__BASE_LOG_FOLDER=f"{_HOME}/logs",
 )
 
