@@ -120,9 +120,11 @@ def stop_sessions(session_ids: Iterable[int]) -> None:
         time.sleep(0.05)
 
 
-def free_port(preferred: int) -> int:
-    """Return the first loopback port from `preferred` on that nothing listens on."""
+def free_port(preferred: int, besides: Collection[int] = ()) -> int:
+    """Return the first loopback port from `preferred` on that nothing listens on, nor will soon."""
     for port in range(preferred, preferred + 200):
+        if port in besides:
+            continue
         with socket.socket() as listener:
             # As servers do: a port whose last connections linger (TIME_WAIT) is free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

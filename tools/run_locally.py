@@ -91,8 +91,10 @@ class LocalRun:
         self.components = Components(places.logs)
         self.progress = Progress(sys.stdout)
         self.ui_port = free_port(UI_PORT)
-        self.sandbox_url = f"http://127.0.0.1:{free_port(SANDBOX_PORT)}"
-        self.s3_url = f"http://127.0.0.1:{free_port(S3_PORT)}"
+        sandbox_port = free_port(SANDBOX_PORT, besides=(self.ui_port,))
+        self.sandbox_url = f"http://127.0.0.1:{sandbox_port}"
+        s3_port = free_port(S3_PORT, besides=(self.ui_port, sandbox_port))
+        self.s3_url = f"http://127.0.0.1:{s3_port}"
         self.bucket = Bucket(self.s3_url, BUCKET)
         places.airflow_home.mkdir(parents=True, exist_ok=True)
         self.password = local_airflow.password(places.airflow_home)

@@ -105,3 +105,11 @@ def test_a_busy_port_is_passed_over():
         assert free_port(first) > first
 
         holder.communicate(b"\n")
+
+
+@pytest.mark.enable_socket
+def test_a_port_that_is_promised_to_another_is_passed_over():
+    """With the preferred ones busy, two servers that start later would else get the same port."""
+    first = free_port(20_000)
+
+    assert free_port(20_000, besides=(first,)) > first
