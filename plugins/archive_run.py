@@ -10,7 +10,8 @@ from airflow.sdk import Param, get_current_context
 from include.domain.errors import PermanentError
 from include.domain.interval import Interval
 from include.domain.object_keys import KeyLayout
-from include.pipelines.archive_captures import Archive, ArchiveOptions
+from include.pipelines.archive import Archive
+from include.pipelines.archive_captures import ArchiveOptions
 from include.webex.captures import CaptureOptions
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient

@@ -13,6 +13,7 @@ import pytest
 from include.domain.interval import HOUR, Interval, epoch_ms, from_epoch_ms
 from include.domain.object_keys import KeyLayout
 from include.pipelines import archive_captures as pipeline
+from include.pipelines.archive import Archive
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
 from include.storage.object_store import ObjectStore
@@ -60,8 +61,8 @@ class Centre:
         start = from_epoch_ms(NOW_MS) - hours_ago * HOUR
         return Interval(start, start + HOUR)
 
-    def archive(self, run_id: str = "run") -> pipeline.Archive:
-        return pipeline.Archive(
+    def archive(self, run_id: str = "run") -> Archive:
+        return Archive(
             store=ObjectStore(self.s3, self.bucket),
             keys=KeyLayout(self.connection.org_id),
             run_id=run_id,

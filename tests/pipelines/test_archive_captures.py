@@ -10,6 +10,7 @@ from include.domain.errors import CapturesFailed, PermanentError, TransientError
 from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.rows import ContactTaskRow
 from include.pipelines import archive_captures as pipeline
+from include.pipelines.capture_copies import MAX_QUERIES_OF_ONE_BATCH
 from include.storage.tables import read_rows, to_parquet
 from include.webex.captures import CaptureOptions
 from tests.archived import assert_complete
@@ -59,6 +60,36 @@ def test_a_drifting_contact_centre_is_archived_all_the_same(open_centre):
     centre.run(hour)
 
     assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_an_older_cell_that_refuses_newer_flags_is_archived_without_them(open_centre):
+    """One refused query tells; everything that such a cell offers is there."""
+    centre = open_centre(
+        tasks_per_hour=40,
+        newer_flags=False,
+        unknown_flags="reject",
+        future_to="reject",
+        time_types="swapped",
+        transcript_keys="upper",
+        error_body="empty",
+    )
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour)
+
+    truth = centre.truth(hour, include_va=False, include_screen=False)
+    assert_complete(centre.archived, truth)
+    assert centre.sandbox.requests()["counts"]["captures"]["400"] == 1
+
+
+def test_the_hour_that_just_ended_is_listed_without_asking_about_the_future(open_centre):
+    centre = open_centre(tasks_per_hour=20, future_to="reject")
+    hour = centre.hour(1)
+
+    centre.run(hour)
+
+    assert len(centre.archived.rows("contact_tasks")) == 20
+    assert centre.sandbox.requests()["refusals"] == []
 
 
 def test_segments_instead_of_the_stitched_recording(open_centre):
@@ -256,7 +287,7 @@ def test_a_url_that_is_always_refused_fails_after_a_bounded_number_of_queries(op
         centre.run(hour)
 
     counts = centre.sandbox.requests()["counts"]
-    assert counts["captures"]["200"] <= 1 + pipeline.MAX_QUERIES_OF_ONE_BATCH
+    assert counts["captures"]["200"] <= 1 + MAX_QUERIES_OF_ONE_BATCH
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""Makes rows from what the API told; pure, so that every run makes the same row of the same answer."""
+
+import json
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime
+
+from include.domain.capture_state import CapturePolicy, capture_progress
+from include.domain.contact_centre import Capture, ContactTask, JsonObject
+from include.domain.redaction import without_signed_urls
+from include.domain.rows import CaptureRow, ContactTaskRow, Outcome
+
+
+def new_contact_task_row(
+    contact_task: ContactTask, org_id: str, now: datetime, policy: CapturePolicy
+) -> ContactTaskRow:
+    """The row of a contact task of which no capture is known yet."""
+    row = ContactTaskRow(
+        org_id=org_id,
+        task_id=contact_task.task_id,
+        channel_type=contact_task.channel_type,
+        status=contact_task.status,
+        created_time=contact_task.created_time,
+        last_updated_time=contact_task.last_updated_time,
+        capture_requested=contact_task.capture_requested,
+        direction=contact_task.direction,
+        origin=contact_task.origin,
+        destination=contact_task.destination,
+        reason_code=contact_task.reason_code,
+        owner_id=contact_task.owner_id,
+        owner_name=contact_task.owner_name,
+        queue_id=contact_task.queue_id,
+        queue_name=contact_task.queue_name,
+        capture_state="pending",
+        capture_count=0,
+        first_seen_time=now,
+        checked_time=now,
+        next_check_time=None,
+        extra_json=_extra_json(contact_task.extra),
+    )
+    return checked_contact_task_row(row, [], now, policy)
+
+
+def checked_contact_task_row(
+    row: ContactTaskRow, outcomes: Collection[Outcome], now: datetime, policy: CapturePolicy
+) -> ContactTaskRow:
+    """The row of a contact task of which the outcome of every capture is known."""
+    progress = capture_progress(
+        capture_requested=row.capture_requested,
+        status=row.status,
+        created_time=row.created_time,
+        last_updated_time=row.last_updated_time,
+        outcomes=outcomes,
+        now=now,
+        policy=policy,
+    )
+    return replace(
+        row,
+        capture_state=progress.state,
+        next_check_time=progress.next_check_time,
+        capture_count=len(outcomes),
+        checked_time=now,
+    )
+
+
+def new_capture_row(contact_task: ContactTaskRow, capture: Capture, now: datetime) -> CaptureRow:
+    """The row of a capture of which nothing is copied yet."""
+    return CaptureRow(
+        org_id=contact_task.org_id,
+        task_id=contact_task.task_id,
+        kind=capture.kind,
+        capture_id=capture.capture_id,
+        segment=capture.segment,
+        call_type=capture.call_type,
+        channel1=capture.channel1,
+        channel2=capture.channel2,
+        participants=list(capture.participants),
+        sensitive=capture.sensitive,
+        source=capture.source,
+        provider=capture.provider,
+        language_code=capture.language_code,
+        file_name=capture.file_name,
+        start_time=capture.start_time,
+        stop_time=capture.stop_time,
+        task_created_time=contact_task.created_time,
+        outcome="pending",
+        object_key=None,
+        size_bytes=None,
+        sha256=None,
+        format=None,
+        attempts=0,
+        last_error=None,
+        first_seen_time=now,
+        copied_time=None,
+        extra_json=_extra_json(capture.extra),
+    )
+
+
+def _extra_json(extra: JsonObject) -> str | None:
+    """What the API told beyond the columns, without the credentials of any URL in it."""
+    if not extra:
+        return None
+    text = json.dumps(without_signed_urls(extra), sort_keys=True, default=str)
+    return text.encode("utf-8", "replace").decode()
