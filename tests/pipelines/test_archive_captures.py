@@ -92,6 +92,20 @@ def test_the_hour_that_just_ended_is_listed_without_asking_about_the_future(open
     assert centre.sandbox.requests()["refusals"] == []
 
 
+def test_a_contact_task_of_which_nothing_is_known_yet_is_asked_about(open_centre):
+    """``captureRequested`` null means not yet known; read as false, its captures would be lost."""
+    centre = open_centre(
+        tasks_per_hour=20, requested_unknown_share=1.0, requested_unknown_hours=24.0 * 30
+    )
+    hour = centre.hour(OLD_ENOUGH)
+
+    centre.run(hour)
+
+    rows = centre.archived.rows("contact_tasks")
+    assert any(row["capture_requested"] is None and row["capture_count"] for row in rows)
+    assert_complete(centre.archived, centre.truth(hour))
+
+
 def test_segments_instead_of_the_stitched_recording(open_centre):
     centre = open_centre(tasks_per_hour=40)
     hour = centre.hour(OLD_ENOUGH)
