@@ -10,10 +10,11 @@ from typing import cast
 from include.domain.contact_centre import ContactTask, JsonObject
 from include.domain.errors import PermanentError
 from include.domain.interval import Interval, epoch_ms, from_epoch_ms
-from include.webex.http_client import TooLarge, WebexClient
+from include.webex.http_client import Refused, TooLarge, WebexClient
 
 MAX_CONTACT_TASKS_PER_PAGE = 1000  # documented
 MICROSECOND = timedelta(microseconds=1)
+REACH = timedelta(days=365)  # seen live: `from` at most 12 months ago
 _UNIDENTIFIED = "unidentified-"
 _KNOWN_ATTRIBUTES = frozenset(
     {
@@ -100,6 +101,13 @@ def _query_page(
         answer = client.get("/v1/tasks", parameters)
     except TooLarge:
         return None
+    except Refused as refusal:
+        if now - from_epoch_ms(from_ms) <= REACH:
+            raise
+        raise PermanentError(
+            f"{refusal} The contact task list reaches back 12 months, and this interval begins earlier: its contact "
+            "tasks can no longer be listed this way."
+        ) from None
     page: list[ContactTask] = []
     position = from_epoch_ms(from_ms + 1)
     for item in cast("list[object]", answer["data"]):

@@ -82,6 +82,13 @@ def test_an_older_cell_that_refuses_newer_flags_is_archived_without_them(open_ce
     assert centre.sandbox.requests()["counts"]["captures"]["400"] == 1
 
 
+def test_an_hour_beyond_the_reach_of_the_list_says_so(open_centre):
+    centre = open_centre(tasks_per_hour=5)
+
+    with pytest.raises(PermanentError, match="reaches back 12 months"):
+        centre.run(centre.hour(24 * 400))
+
+
 def test_the_hour_that_just_ended_is_listed_without_asking_about_the_future(open_centre):
     centre = open_centre(tasks_per_hour=20, future_to="reject")
     hour = centre.hour(1)
