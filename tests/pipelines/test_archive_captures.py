@@ -294,6 +294,9 @@ def test_an_expired_url_is_asked_for_again(open_centre):
     centre.run(hour)
 
     assert_complete(centre.archived, centre.truth(hour))
+    # Asking again concerns whole contact tasks; what was copied of them is not copied twice.
+    downloads = centre.sandbox.requests()["counts"]["media"]["200"]
+    assert downloads == len(centre.archived.objects)
 
 
 def test_a_url_that_is_always_refused_fails_after_a_bounded_number_of_queries(open_centre):
