@@ -1,10 +1,11 @@
 """What an endpoint gives back, and the shapes in which Webex and S3 say no."""
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from html import escape
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from include.sandbox.bodies import Body
@@ -48,6 +49,15 @@ def json_answer(content: object, status: int = 200, reason: str = "") -> Answer:
     """An answer in compact JSON."""
     body = json.dumps(content, separators=(",", ":")).encode()
     return Answer(status, body, {"Content-Type": "application/json"}, reason)
+
+
+def compressed(answer: Answer, above_bytes: int, accept_encoding: str) -> Answer:
+    """The answer in gzip where it is larger than so many bytes and the client takes gzip."""
+    offered = {each.split(";")[0].strip() for each in accept_encoding.lower().split(",")}
+    if answer.size_bytes <= above_bytes or "gzip" not in offered:
+        return answer
+    packed = gzip.compress(cast("bytes", answer.body), compresslevel=1)
+    return Answer(answer.status, packed, answer.headers | {"Content-Encoding": "gzip"})
 
 
 def html_answer(status: int, text: str) -> Answer:

@@ -1,13 +1,18 @@
-"""The three API endpoints: strict where the documents are, a switch where they are silent."""
+"""Three API endpoints: strict where the documents are, a switch where they are silent."""
 
-import gzip
 import json
 import random
 from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from include.sandbox.answers import Answer, RefusalError, json_answer, retry_after_header
+from include.sandbox.answers import (
+    Answer,
+    RefusalError,
+    compressed,
+    json_answer,
+    retry_after_header,
+)
 from include.sandbox.captures import Capture, CaptureFlags, Kind
 from include.sandbox.contact_centre import CHANNEL_TYPES, HOUR_MS, ContactTask
 from include.sandbox.draws import Draws
@@ -88,11 +93,7 @@ def answer_contact_tasks(
     if scenario.rows_max and len(rows) > scenario.rows_max:
         raise RefusalError(413, f"The answer has more than {scenario.rows_max} rows.")
     answer = json_answer({"meta": {"orgId": org_id}, "data": rows})
-    offered = {each.split(";")[0].strip() for each in accept_encoding.lower().split(",")}
-    if answer.size_bytes > scenario.gzip_above_bytes and "gzip" in offered:
-        packed = gzip.compress(cast("bytes", answer.body), compresslevel=1)
-        return Answer(200, packed, answer.headers | {"Content-Encoding": "gzip"})
-    return answer
+    return compressed(answer, scenario.gzip_above_bytes, accept_encoding)
 
 
 def _read_span(query: Mapping[str, str], now_ms: int, *, future_to: str) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class ContactCentre:
     def count(self, hour: int) -> int:
         """Contact tasks created in an hour since the epoch, whether yet or later."""
         scenario = self.scenario
-        if hour < 0 or hour * HOUR_MS < scenario.first_task_ms or not self._channel_bounds:
+        if not self._begins_by(hour) or not self._channel_bounds:
             return 0
         if scenario.empty_hour_share and Draws(self.key, b"hour%d" % hour).chance(
             0, scenario.empty_hour_share
@@ -119,6 +119,45 @@ class ContactCentre:
                     return
                 yield contact_task
             hour += 1
+
+    def created_between_latest_first(
+        self, from_ms: int, until_ms: int, before: str | None = None
+    ) -> Iterator[ContactTask]:
+        """The same in the reverse order; ``before`` goes on after the contact task of this id."""
+        place = None if before is None else self._ids.decode(before)
+        if place is None:
+            hour = (until_ms - 1) // HOUR_MS
+            index = bisect_left(
+                range(self.count(hour)), until_ms, key=lambda at: self._created_ms(hour, at)
+            )
+        else:
+            hour, index = place
+        while hour * HOUR_MS > from_ms - HOUR_MS and self._begins_by(hour):
+            for at in range(index - 1, -1, -1):
+                contact_task = self._make(hour, at)
+                if contact_task.created_ms < from_ms:
+                    return
+                yield contact_task
+            hour -= 1
+            index = self.count(hour)
+
+    def _begins_by(self, hour: int) -> bool:
+        return hour >= 0 and hour * HOUR_MS >= self.scenario.first_task_ms
+
+    @property
+    def longest_ms(self) -> int:
+        """No contact task lasts longer."""
+        scenario = self.scenario
+        longest_ms = 1_000 * max(scenario.call_seconds_max, scenario.digital_seconds_max)
+        if scenario.long_task_share:
+            longest_ms += int(scenario.long_task_hours * HOUR_MS)
+        return longest_ms
+
+    def connected_ms(self, contact_task: ContactTask) -> int:
+        """How long an agent had it, once it has ended."""
+        if contact_task.is_abandoned:
+            return 0
+        return max(0, contact_task.ended_ms - contact_task.created_ms - _ASSIGNED_AFTER_MS)
 
     def agent_id(self, number: int) -> str:
         """The id of some agent, the same for the same number."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args
 
 from include.sandbox.answers import Answer, html_answer, json_answer, retry_after_header, s3_refusal
 
-Endpoint = Literal["token", "tasks", "captures", "media"]
+Endpoint = Literal["token", "tasks", "captures", "search", "media"]
 
 KINDS = {
     "throttle": "429 with Retry-After in seconds (retry_after_seconds)",
@@ -21,6 +21,7 @@ KINDS = {
     "http_504": "504 with an HTML body",
     "json_error_in_200": "200 with an error document in JSON",
     "html_in_200": "200 with an HTML page",
+    "graphql_errors_in_200": "200 with GraphQL's errors[] and without data",
     "redirect": "302 to another place (location)",
     "expired_url": "403 of S3: Request has expired",
     "purged": "404 of S3: NoSuchKey",
@@ -40,6 +41,7 @@ _ANSWERED_INSTEAD = (
     "http_",
     "json_error_in_200",
     "html_in_200",
+    "graphql_errors_in_200",
     "redirect",
     "expired_url",
     "purged",
@@ -82,8 +84,10 @@ class Fault:
             return answer
         if self.kind.startswith(("http_", "html_in_")):
             return html_answer(int(self.kind[-3:]), reason)
-        if self.kind == "json_error_in_200":
-            return json_answer({"error": {"key": "500", "message": [{"description": reason}]}})
+        if self.kind in ("json_error_in_200", "graphql_errors_in_200"):
+            error = {"error": {"key": "500", "message": [{"description": reason}]}}
+            errors = {"errors": [{"message": reason}], "data": None}
+            return json_answer(error if self.kind == "json_error_in_200" else errors)
         if self.kind == "redirect":
             return Answer(302, b"", {"Location": self.location}, reason)
         if self.kind == "expired_url":

@@ -30,7 +30,7 @@ class Journal:
         ``path`` comes without its query, which may be a secret.
         """
         self._counts.setdefault(endpoint, Counter())[outcome] += 1
-        if endpoint in ("tasks", "captures"):
+        if endpoint in ("tasks", "captures", "search"):
             self._window.add()
         if outcome.startswith("4"):
             self._refusals.append(

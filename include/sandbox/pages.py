@@ -18,6 +18,11 @@ ROUTES = (
     ("POST /v1/access_token", "Refresh the token pair (form).", ""),
     ("GET /v1/tasks", "List contact tasks.", ""),
     ("POST /v1/captures/query", "List captures of 1 to 10 contact tasks.", ""),
+    (
+        "POST /search",
+        "Search contact tasks up to 36 months old (GraphQL): roots task and taskDetails.",
+        "",
+    ),
     ("GET /media/…", "A signed download URL, from a captures answer.", ""),
     ("GET /sandbox/", "This page; also GET /.", "curl {base}/sandbox/"),
     (
@@ -120,8 +125,8 @@ def render(state: SandboxState, base_url: str) -> str:
         "<th class=n>Contact tasks</th><th class=n>Captures offered now</th>"
         f"<th class=n>Bytes</th></tr>{hours}</table>"
         f"<h2>How to use it</h2><table>{routes}</table>"
-        "<h2>Faults</h2><p>Members: endpoint (token, tasks, captures, media), kind, and if wanted "
-        "probability, times, after, match, seconds, share, retry_after_seconds, location.</p>"
+        "<h2>Faults</h2><p>Members: endpoint (token, tasks, captures, search, media), kind, and if "
+        "wanted probability, times, after, match, seconds, share, retry_after_seconds, location.</p>"
         f"<table>{kinds}</table>"
         "<h2>Switches</h2><p>Each is an option of <code>python -m include.sandbox</code>; those "
         f"marked are not at their default.</p><table>{switches}</table></body></html>"

@@ -135,6 +135,20 @@ class Scenario:
     newer_flags: Annotated[
         bool, "Virtual-agent, screen and digital-version flags are known; else as unknown."
     ] = True
+    search_query_error: Annotated[
+        Literal["http_400", "graphql"], "A bad query: 400, or errors[] in a 200. Unknown."
+    ] = "http_400"
+    search_variables_in_pagination: Annotated[
+        bool, "Variables may be used inside pagination. Unknown."
+    ] = False
+    search_cursor: Annotated[
+        Literal["stable", "shifting"],
+        "A page begins after the last row of the one before, or is counted anew. Unknown.",
+    ] = "stable"
+    search_lag_seconds: Annotated[int, "How far search lags behind the list. Unknown."] = 0
+    search_records_max: Annotated[
+        int, "Most records of a search; it then ends silently. Documented: 100,000."
+    ] = 100_000
     error_body: Annotated[
         Literal["api", "wrapper", "gateway", "html", "empty"], "Shape of API errors. Unknown."
     ] = "api"

@@ -22,6 +22,7 @@ from include.sandbox.faults import Endpoint
 from include.sandbox.media import answer_media
 from include.sandbox.pages import render
 from include.sandbox.scenario import Scenario
+from include.sandbox.search import answer_search
 from include.sandbox.state import SandboxState
 from include.sandbox.truth import Truth
 from include.sandbox.wire import send
@@ -46,6 +47,7 @@ class SandboxApplication:
         router.add_route("*", "/v1/access_token", self._token)
         router.add_route("*", "/v1/tasks", self._contact_tasks)
         router.add_route("*", "/v1/captures/query", self._captures)
+        router.add_route("*", "/search", self._search)
         router.add_route("*", r"/media/{path:[\s\S]*}", self._media)
         router.add_get("/", self._page)
         router.add_get("/sandbox/", self._page)
@@ -140,6 +142,22 @@ class SandboxApplication:
             )
 
         return await self._serve("captures", request, self._refusing(request, produce))
+
+    async def _search(self, request: web.Request) -> web.StreamResponse:
+        def produce(body: bytes) -> Answer:
+            _require_method(request, "POST")
+            headers = request.headers
+            org_id = api.authorize(self.state, headers.get("Authorization"))
+            return answer_search(
+                self.state,
+                org_id,
+                asked_org_id=request.query.get("orgId"),
+                content_type=request.content_type,
+                body=body,
+                accept_encoding=headers.get("Accept-Encoding", ""),
+            )
+
+        return await self._serve("search", request, self._refusing(request, produce))
 
     def _refusing(
         self, request: web.Request, produce: Callable[[bytes], Answer]

@@ -4,6 +4,7 @@ import json
 from typing import cast
 
 from include.sandbox.bodies import Body, BodyMaker
+from include.sandbox.bookmarks import Bookmarks
 from include.sandbox.captures import Capture, CaptureLibrary
 from include.sandbox.clock import Clock
 from include.sandbox.contact_centre import ContactCentre, ContactTask
@@ -29,6 +30,7 @@ class SandboxState:
         self.throttle = Throttle(self.clock, scenario.requests_per_minute)
         self.faults = FaultBoard(scenario.seed)
         self.journal = Journal(self.clock)
+        self.bookmarks = Bookmarks()
         self.set_faults(json.loads(scenario.faults))
 
     def body_of(self, contact_task: ContactTask, capture: Capture, now_ms: int) -> Body:

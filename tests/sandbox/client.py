@@ -86,6 +86,14 @@ class Client:
             Authorization=self.authorization,
         )
 
+    def search(self, query: Any, variables: Any = None, org_id: str = "", **headers: str) -> Reply:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        return self.post_search(body, f"?orgId={org_id}" if org_id else "", **headers)
+
+    def post_search(self, body: bytes, query: str = "", **headers: str) -> Reply:
+        given = {"Authorization": self.authorization, "Content_Type": "application/json"}
+        return self.send("POST", f"/search{query}", body, **given | headers)
+
     def walk(self, from_ms: int, to_ms: int, page_size: int = 1_000) -> list[dict[str, Any]]:
         """Every contact task, as a careful program walks a list without a cursor."""
         found: dict[str, dict[str, Any]] = {}

@@ -13,7 +13,7 @@ from include.sandbox.faults import KINDS
 from tests.sandbox.client import HOUR_MS, NOW_MS, offered
 
 FROM_MS = NOW_MS - 30 * HOUR_MS
-ENDPOINTS = ("token", "tasks", "captures", "media")
+ENDPOINTS = ("token", "tasks", "captures", "search", "media")
 
 
 @pytest.fixture
@@ -37,6 +37,9 @@ def ask(client, endpoint: str):
         "token": client.refresh,
         "tasks": lambda: client.contact_tasks(from_=FROM_MS),
         "captures": lambda: client.captures(client.ids),
+        "search": lambda: client.search(
+            f"{{task(from: {FROM_MS}, to: {NOW_MS}) {{tasks {{id status origin}}}}}}"
+        ),
         "media": lambda: client.send("GET", client.urls[0]),
     }[endpoint]()
 
@@ -95,6 +98,15 @@ def test_an_error_can_hide_in_a_200(client):
 
     assert reply.status == 200
     assert reply.json().keys() == {"error"}
+
+
+def test_graphql_errors_can_hide_in_a_200(client):
+    put(client, "search", "graphql_errors_in_200")
+
+    reply = ask(client, "search")
+
+    assert reply.status == 200
+    assert reply.json() == {"errors": [{"message": "fault: graphql_errors_in_200"}], "data": None}
 
 
 def test_a_redirect_leads_elsewhere(client):
