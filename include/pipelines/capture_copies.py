@@ -29,7 +29,10 @@ from include.webex.media import (
     MediaClient,
 )
 
-MAX_ATTEMPTS_WITH_ONE_URL = 3
+# A body that is not the file it should be rarely mends itself; a host in trouble does, within half a minute.
+MAX_ATTEMPTS_IF_IMPLAUSIBLE = 3
+MAX_ATTEMPTS_IF_BROKEN = 6
+MAX_RETRY_AFTER_SECONDS = 120.0
 MAX_QUERIES_OF_ONE_BATCH = 3
 
 
@@ -176,8 +179,8 @@ class CopiedBatch:
     ) -> tuple[CaptureRow, bool]:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((DownloadBroken, Implausible)),
-            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS_WITH_ONE_URL),
-            wait=tenacity.wait_random_exponential(multiplier=1, max=10),
+            stop=_stop,
+            wait=_wait,
             sleep=self.archive.sleep,
             reraise=True,
         )
@@ -207,6 +210,23 @@ class CopiedBatch:
                 kind=row.kind,
                 file_name=row.file_name,
             )
+
+
+def _stop(state: tenacity.RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    limit = (
+        MAX_ATTEMPTS_IF_IMPLAUSIBLE if isinstance(error, Implausible) else MAX_ATTEMPTS_IF_BROKEN
+    )
+    return state.attempt_number >= limit
+
+
+_backoff = tenacity.wait_exponential_jitter(initial=1, max=30)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_seconds if isinstance(error, DownloadBroken) else 0.0
+    return max(min(asked, MAX_RETRY_AFTER_SECONDS), _backoff(state))
 
 
 def _copied(

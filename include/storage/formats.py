@@ -80,19 +80,21 @@ class WavCheck:
                 )
 
     def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:
-        """Without an announced length, the header's own length must be there."""
+        """Without an announced length, the header's own length must be there.
+
+        A file that is as long as announced, yet shorter than its header says, was cut before Webex offered
+        it: it is all there is, so it is kept, under a format that tells.
+        """
         if len(self._head) < 12 or size_bytes <= 44:
             raise Implausible(f"The WAV file has no sound: {size_bytes} bytes.")
         riff_size: int = struct.unpack("<I", self._head[4:8])[0]
-        if not is_length_announced and (
-            riff_size in _UNKNOWN_RIFF_SIZES
-            or self._head[:4] == b"RF64"
-            or riff_size + 8 > size_bytes
-        ):
+        tells_no_size = riff_size in _UNKNOWN_RIFF_SIZES or self._head[:4] == b"RF64"
+        is_short = not tells_no_size and riff_size + 8 > size_bytes
+        if not is_length_announced and (tells_no_size or is_short):
             raise Implausible(
                 f"The length of the WAV file cannot be proved: {size_bytes} bytes came."
             )
-        return "wav"
+        return "wav_truncated" if is_short else "wav"
 
 
 class JsonCheck:
@@ -173,6 +175,10 @@ class OtherCheck:
         """Markup or JSON where media should be is an error body."""
         if size_bytes == 0:
             raise Implausible("The file is empty.")
+        if self._head[:4] in {b"RIFF", b"RF64"} and self._head[8:12] == b"WAVE":
+            wav = WavCheck()  # by content, whatever its name
+            wav.feed(self._head)
+            return wav.finish(size_bytes, is_length_announced=is_length_announced)
         if self._head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in {b"<", b"{"}:
             raise Implausible(
                 "The body is markup or JSON, such as an error message, and no media file."

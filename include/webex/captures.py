@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import cast
@@ -187,38 +188,48 @@ def with_unique_ids(captures: Sequence[Capture]) -> list[Capture]:
 
     A voice transcript's id names a configuration (documented), so two transcripts of one contact task
     can share it. The earliest keeps the id; each other one gets a suffix made from what tells it apart,
-    and so the same suffix in every run. Elements alike in everything but their URL are one capture.
+    and so the same suffix in every run. Elements alike in all their members are told apart by the path of
+    their URLs, which names the object; its query differs each time. Alike in that too, they are one.
     """
     taken: set[tuple[Kind, str]] = set()
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     unique: list[Capture] = []
     for capture in sorted(captures, key=_order):
-        content = _content(capture)
-        if content in seen:
+        members, path = _members(capture), _path(capture)
+        if (members, path) in seen or (not path and any(members == other for other, _ in seen)):
             continue
         capture_id = capture.capture_id
         if (capture.kind, capture_id) in taken:
             capture_id = f"{capture.capture_id}~{_digest(json.dumps(_distinction(capture)))}"
         if (capture.kind, capture_id) in taken:
-            capture_id = f"{capture.capture_id}~{_digest(content)}"
-        seen.add(content)
+            capture_id = f"{capture.capture_id}~{_digest(members + path)}"
+        seen.add((members, path))
         taken.add((capture.kind, capture_id))
         unique.append(replace(capture, capture_id=capture_id))
     return unique
 
 
 def _order(capture: Capture) -> tuple[str, ...]:
-    return (capture.kind, capture.capture_id, *_distinction(capture), _content(capture))
+    """Earliest first; of what is alike, one that can be downloaded comes before one that cannot."""
+    path = _path(capture)
+    identity = (capture.kind, capture.capture_id, *_distinction(capture), _members(capture))
+    return (*identity, "with a URL" if path else "without", path)
 
 
-def _content(capture: Capture) -> str:
+def _members(capture: Capture) -> str:
     """Everything but the URL, as text that can be compared."""
     members = asdict(replace(capture, download_url=None))
     return json.dumps(without_signed_urls(members), sort_keys=True, default=str)
 
 
+def _path(capture: Capture) -> str:
+    """What names the object in a download URL; the query differs each time and is a credential."""
+    url = capture.download_url.get_secret_value() if capture.download_url else ""
+    return re.sub(r"^[a-z]+://[^/?#]*|[?#].*", "", url, flags=re.IGNORECASE | re.DOTALL)
+
+
 def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def _distinction(capture: Capture) -> tuple[str, ...]:

@@ -189,7 +189,7 @@ def _check_status(response: requests.Response, content: bytes, path: str, base_u
         return
     tracking = _tracking_id(response, content)
     if status == 429:
-        raise Throttled(_retry_after_seconds(response.headers.get("Retry-After")))
+        raise Throttled(retry_after_seconds(response.headers.get("Retry-After")))
     if status >= 500 or status in {408, 425}:
         raise TransientError(f"{path} answered {status}{tracking}.")
     if status == 401:
@@ -243,7 +243,7 @@ def _json_object(content: bytes, path: str) -> JsonObject:
     return answer
 
 
-def _retry_after_seconds(header: str | None) -> float:
+def retry_after_seconds(header: str | None) -> float:
     """Seconds to wait, from either form of Retry-After (documented: seconds; HTTP allows a date)."""
     text = (header or "").strip()
     if text.isdecimal():

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from include.domain.errors import ArchiveError, TransientError
 from include.webex.connection import CONNECTION_ID
+from include.webex.http_client import retry_after_seconds
 
 DEFAULT_TIMEOUT_SECONDS = (10.0, 60.0)
 _CHUNK_BYTES = 1 << 18
@@ -30,7 +31,15 @@ _ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,60})\s*</Code>")
 
 
 class DownloadBroken(TransientError):
-    """The media host failed, or the body is not as long as announced; another attempt may succeed."""
+    """The media host failed, or the body is not as long as announced; another attempt may succeed.
+
+    Attributes:
+        retry_after_seconds: How long the host asks to be left alone; 0 where it does not say.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DownloadExpired(ArchiveError):
@@ -146,7 +155,7 @@ class MediaClient:
                 body = response.raw.read(_MAX_REFUSAL_BYTES, decode_content=True)
             except (HTTPError, OSError):
                 body = b""
-        raise _refusal(response.status_code, body)
+        raise _refusal(response.status_code, body, response.headers.get("Retry-After"))
 
     def _check_host(self, url: str) -> None:
         match = _URL_WITH_HOST.match(url)
@@ -181,7 +190,7 @@ def _is_private(host: str) -> bool:
     return not (mapped or address).is_global
 
 
-def _refusal(status: int, body: bytes) -> ArchiveError:
+def _refusal(status: int, body: bytes, retry_after: str | None) -> ArchiveError:
     """What a media host's refusal means, from the status and S3's error code (inferred: S3 XML)."""
     found = _ERROR_CODE.search(body)
     code = found.group(1).decode() if found else ""
@@ -191,5 +200,6 @@ def _refusal(status: int, body: bytes) -> ArchiveError:
     if status == 404:
         return DownloadGone(f"The media host answered {told}: purged before it could be copied.")
     if status in {408, 425, 429} or status >= 500 or status == 200:
-        return DownloadBroken(f"The media host answered {told}.")
+        seconds = retry_after_seconds(retry_after) if retry_after else 0.0
+        return DownloadBroken(f"The media host answered {told}.", seconds)
     return DownloadRefused(f"The media host answered {told}.")

@@ -10,7 +10,11 @@ from include.domain.errors import CapturesFailed, PermanentError, TransientError
 from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.rows import ContactTaskRow
 from include.pipelines import archive_captures as pipeline
-from include.pipelines.capture_copies import MAX_QUERIES_OF_ONE_BATCH
+from include.pipelines.capture_copies import (
+    MAX_ATTEMPTS_IF_BROKEN,
+    MAX_ATTEMPTS_IF_IMPLAUSIBLE,
+    MAX_QUERIES_OF_ONE_BATCH,
+)
 from include.storage.tables import read_rows, to_parquet
 from include.webex.captures import CaptureOptions
 from tests.archived import assert_complete
@@ -334,6 +338,41 @@ def test_a_download_that_breaks_once_is_repeated(open_centre, kind):
     centre.run(hour)
 
     assert_complete(centre.archived, centre.truth(hour))
+
+
+def test_a_throttling_media_host_is_left_alone_as_long_as_it_asks(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    hour = centre.hour(OLD_ENOUGH)
+    centre.sandbox.set_faults(
+        [{"endpoint": "media", "kind": "throttle", "times": 4, "retry_after_seconds": 45}]
+    )
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+    assert len([seconds for seconds in centre.slept if seconds >= 45]) == 4
+
+
+def test_a_media_host_in_trouble_is_asked_longer_than_one_that_sends_nonsense(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    hour = centre.hour(OLD_ENOUGH)
+    path = _offered(centre, hour, "recording")[0]["path"]
+    centre.sandbox.set_faults(
+        [
+            {
+                "endpoint": "media",
+                "kind": "http_503",
+                "match": path,
+                "times": MAX_ATTEMPTS_IF_BROKEN - 1,
+            }
+        ]
+    )
+
+    centre.run(hour)
+
+    assert_complete(centre.archived, centre.truth(hour))
+    assert sum(centre.slept) >= 30
+    assert MAX_ATTEMPTS_IF_IMPLAUSIBLE < MAX_ATTEMPTS_IF_BROKEN
 
 
 def test_a_store_in_trouble_fails_the_shard_for_another_try_and_marks_no_capture(open_centre):

@@ -37,6 +37,9 @@ PLAUSIBLE: dict[str, tuple[str | None, Kind, bytes, bool, str]] = {
     "wav-announced": ("call.wav", "recording", WAV, True, "wav"),
     "wav-that-proves-its-length": ("CALL.WAV", "recording", WAV, False, "wav"),
     "wav-with-a-trailing-chunk": ("call.wav", "recording", WAV + b"LIST", False, "wav"),
+    "wav-cut-at-its-source": ("call.wav", "recording", WAV[:300], True, "wav_truncated"),
+    "wav-without-a-name": (None, "recording", WAV, True, "wav"),
+    "wav-with-another-ending": ("call.bin", "recording", WAV[:300], True, "wav_truncated"),
     "wav-of-unknown-size-announced": ("call.wav", "recording", a_wav(riff_size=0), True, "wav"),
     "rf64-announced": (
         *("call.wav", "recording", a_wav(riff_size=0xFFFFFFFF, magic=b"RF64"), True, "wav"),

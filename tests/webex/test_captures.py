@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from include.domain.contact_centre import Capture
 from include.domain.errors import ArchiveError, PermanentError, TransientError
@@ -253,6 +254,20 @@ def test_duplicates_that_differ_in_their_url_only_are_one():
     other = a_transcript(file_name="b")
 
     assert len(with_unique_ids([a_transcript(), again, other, other, again])) == 2
+
+
+def test_captures_alike_in_all_but_the_path_of_their_urls_are_several():
+    """The path names the object; taken for one, the others would be lost without a word."""
+    urls = [f"https://store/org/task/{name}?X-Amz-Signature=1" for name in ("a", "b", "c")]
+    offered = [a_transcript(download_url=SecretStr(url)) for url in urls]
+    signed_again = a_transcript(download_url=SecretStr(urls[1].replace("=1", "=2")))
+
+    unique = with_unique_ids([*offered, signed_again])
+
+    assert len({capture.capture_id for capture in unique}) == len(unique) == 3
+    ids = {capture.capture_id for capture in with_unique_ids([signed_again, *reversed(offered)])}
+    assert ids == {capture.capture_id for capture in unique}
+    assert not any("Signature" in capture.capture_id for capture in unique)
 
 
 @pytest.mark.parametrize(

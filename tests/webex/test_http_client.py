@@ -92,7 +92,7 @@ def test_a_throttled_request_waits_as_told_and_is_repeated(
 def test_a_date_in_retry_after_is_waited_for():
     header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
 
-    assert 95 < http_client._retry_after_seconds(header) <= 100
+    assert 95 < http_client.retry_after_seconds(header) <= 100
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_a_date_in_retry_after_is_waited_for():
     ],
 )  # fmt: skip
 def test_every_retry_after_gives_a_time(header: str | None, seconds: float):
-    assert http_client._retry_after_seconds(header) == seconds
+    assert http_client.retry_after_seconds(header) == seconds
 
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_no_retry_after_breaks_the_client(header: str):
-    assert http_client._retry_after_seconds(header) >= 0
+    assert http_client.retry_after_seconds(header) >= 0
 
 
 def test_throttling_that_does_not_end_is_given_up_after_half_an_hour(
