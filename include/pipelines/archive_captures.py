@@ -125,7 +125,7 @@ def archive_shard(
         PermanentError: The plan is gone; the whole run must be repeated.
     """
     planned = _to_query(_read_plan(archive))[shard.first : shard.first + shard.count]
-    bucket = BucketView(archive, planned, client.connection.org_id)
+    bucket = BucketView(archive, planned)
     query = CapturesQuery(client, options.captures)
     contact_task_rows: list[ContactTaskRow] = []
     capture_rows: list[CaptureRow] = []

@@ -39,9 +39,8 @@ MAX_QUERIES_OF_ONE_BATCH = 3
 class BucketView:
     """What the bucket already has of a shard's contact tasks: rows of earlier runs, and whole objects."""
 
-    def __init__(self, archive: Archive, planned: Sequence[ContactTaskRow], org_id: str) -> None:
+    def __init__(self, archive: Archive, planned: Sequence[ContactTaskRow]) -> None:
         self._store = archive.store
-        self.org_id = org_id
         self.rows: defaultdict[str, dict[tuple[str, ...], CaptureRow]] = defaultdict(dict)
         self.objects: dict[ObjectKey, StoredObject] = {}
         by_hour: dict[datetime, list[ContactTaskRow]] = defaultdict(list)
