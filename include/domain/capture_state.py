@@ -2,18 +2,24 @@
 
 ::
 
-    captureRequested = false ─────────────────────────────► none       final
+    captureRequested = false, nothing offered ────────────► none       final
     nothing offered, null or true, young ─────────────────► pending ┐
     something offered, task open or not settled ──────────► pending ┤  looked at again at
     a capture offered without a URL ──────────────────────► pending ┘  next_check_time
+    a copy failed, or the API refuses to tell ────────────► failed     the same, until the horizon;
+                                                                       then a person acts
     settled, everything offered is copied ────────────────► archived   final
     settled, something was purged before it was copied ───► gone       final
-    a copy failed ────────────────────────────────────────► failed     a person or a re-run acts
+    past the retention, true and nothing offered ─────────► gone       final
     past the horizon, true and nothing offered ───────────► overdue    final, alerts a person
+    past the horizon, offered but still without a URL ────► overdue    final, alerts a person
     past the horizon, null and nothing offered ───────────► none       final
 
 ``captureRequested`` has three values: null means "not yet known" and is never read as false
 (documented: GET /v1/tasks, attribute captureRequested).
+
+The state follows from what is in the row and from the moment of its last check, never from the
+clock: whoever merges two rows comes to the same state as one run that saw both.
 """
 
 from collections.abc import Collection
@@ -31,18 +37,37 @@ class CapturePolicy:
     """How long captures may take. Webex promises no delay, so these are cautious settings.
 
     Attributes:
-        settling_time: How long after a contact task's last update its set of captures may still grow
-            (transcripts come after the audio, a recording may be stitched again).
+        settling_time: How long after the last update of a contact task, or after its last late capture, the
+            set of its captures may still grow (transcripts come after the audio, a recording may be
+            stitched again).
         horizon: How long after its creation a contact task is looked at again; an e-mail or social
             task may stay open for days.
         first_check: The shortest distance between two looks at a contact task.
-        last_check: The longest; in between, the distance is half the age of the contact task.
+        last_check: The longest. In between, the distance is the age of the contact task: the age
+            doubles from look to look, so that a day costs about six queries of ten contact tasks.
+        retention: How long after its creation Webex keeps a capture (the org's purge policy), or None
+            when it is not known or nothing is purged.
+        purge_warning: How long before the end of the retention what is not archived raises an alarm;
+            never more than half of the retention.
     """
 
     settling_time: timedelta = timedelta(days=2)
     horizon: timedelta = timedelta(days=14)
     first_check: timedelta = timedelta(minutes=30)
     last_check: timedelta = timedelta(days=1)
+    retention: timedelta | None = None
+    purge_warning: timedelta = timedelta(days=7)
+
+    def purge_time(self, created_time: datetime) -> datetime | None:
+        """When Webex deletes what was captured of a contact task, as far as it is known."""
+        return created_time + self.retention if self.retention else None
+
+    def is_purge_near(self, created_time: datetime, now: datetime) -> bool:
+        """Whether what is not archived of a contact task will soon be lost, and is not lost yet."""
+        if self.retention is None:
+            return False
+        left = created_time + self.retention - now
+        return timedelta(0) < left <= min(self.purge_warning, self.retention / 2)
 
 
 @dataclass(frozen=True)
@@ -58,25 +83,54 @@ def capture_progress(
     capture_requested: bool | None,
     status: str | None,
     created_time: datetime,
-    last_updated_time: datetime | None,
+    last_change_time: datetime | None,
     outcomes: Collection[Outcome],
+    is_refused: bool,
     now: datetime,
     policy: CapturePolicy,
 ) -> CaptureProgress:
-    """Where a contact task stands, given the outcome of each capture that was ever offered for it."""
-    past_horizon = now - created_time >= policy.horizon
-    if "failed" in outcomes:
-        return CaptureProgress("failed", None)
-    if capture_requested is False and not outcomes:
-        return CaptureProgress("none", None)
-    if not outcomes and past_horizon:
-        return CaptureProgress("overdue" if capture_requested else "none", None)
-    settled = (status or "").lower() in CLOSED_STATUSES and now - max(
-        created_time, last_updated_time or created_time
-    ) >= policy.settling_time
-    if outcomes and "pending" not in outcomes and (settled or past_horizon):
-        return CaptureProgress("gone" if "gone" in outcomes else "archived", None)
-    if "pending" in outcomes and past_horizon:
-        return CaptureProgress("overdue", None)
-    distance = min(max((now - created_time) / 2, policy.first_check), policy.last_check)
-    return CaptureProgress("pending", now + distance)
+    """Where a contact task stands, given the outcome of each capture that was ever offered for it.
+
+    Args:
+        capture_requested: As the API told it last; None is not yet known.
+        status: The contact task's, as the API writes it.
+        created_time: Its creation.
+        last_change_time: When it, or the set of its captures, was last seen to change.
+        outcomes: One for each capture.
+        is_refused: The API refused to tell its captures at the last check.
+        now: The moment of the last check.
+        policy: The distances.
+    """
+    purge_time = policy.purge_time(created_time)
+    is_purged = purge_time is not None and now >= purge_time
+    past_horizon = is_purged or now - created_time >= policy.horizon
+    settling_until = max(created_time, last_change_time or created_time) + policy.settling_time
+    is_settled = (status or "").lower() in CLOSED_STATUSES and now >= settling_until
+    state: CaptureState = "pending"
+    if is_refused or "failed" in outcomes:
+        state = "failed"
+    elif not outcomes:
+        if capture_requested is False or (capture_requested is None and past_horizon):
+            state = "none"
+        elif past_horizon:
+            state = "gone" if is_purged else "overdue"
+    elif "pending" in outcomes:
+        state = "overdue" if past_horizon else "pending"
+    elif past_horizon or is_settled:
+        state = "gone" if "gone" in outcomes else "archived"
+    if past_horizon or state not in {"pending", "failed"}:
+        return CaptureProgress(state, None)
+    next_check_time = now + _distance(created_time, now, policy)
+    if outcomes and set(outcomes) <= {"copied", "gone"} and now < settling_until:
+        # All that can be had is here: the look that may call it final need not wait for the next doubling.
+        next_check_time = min(next_check_time, settling_until)
+    return CaptureProgress(state, next_check_time)
+
+
+def _distance(created_time: datetime, now: datetime, policy: CapturePolicy) -> timedelta:
+    """How long to wait for the next look: the age so far, or less where a purge is near."""
+    distance = min(max(now - created_time, policy.first_check), policy.last_check)
+    purge_time = policy.purge_time(created_time)
+    if purge_time is not None and purge_time > now:
+        distance = min(distance, max((purge_time - now) / 2, policy.first_check))
+    return distance

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from include.domain.object_keys import Kind
 
 JsonObject = dict[str, object]
+UNIDENTIFIED = "unidentified-"  # what the id of an element begins with to which the API gave none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +57,8 @@ class Capture:
     start_time: datetime | None = None
     stop_time: datetime | None = None
     extra: JsonObject = field(default_factory=dict[str, object])
+
+
+def is_identified(task_id: str) -> bool:
+    """Whether the API gave the id, so that it can be asked about."""
+    return not task_id.startswith(UNIDENTIFIED)

@@ -1,14 +1,15 @@
 """Makes rows from what the API told; pure, so that every run makes the same row of the same answer."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from include.domain.capture_state import CapturePolicy, capture_progress
+from include.domain.capture_state import CapturePolicy
 from include.domain.contact_centre import Capture, ContactTask, JsonObject
+from include.domain.merged_rows import settled
 from include.domain.redaction import without_signed_urls
-from include.domain.rows import CaptureRow, ContactTaskRow, Outcome
+from include.domain.rows import CaptureRow, ContactTaskRow
 
 
 def new_contact_task_row(
@@ -38,33 +39,36 @@ def new_contact_task_row(
         next_check_time=None,
         extra_json=_extra_json(contact_task.extra),
     )
-    return checked_contact_task_row(row, [], now, policy)
+    return settled(row, [], policy)
 
 
 def checked_contact_task_row(
-    row: ContactTaskRow, outcomes: Collection[Outcome], now: datetime, policy: CapturePolicy
+    row: ContactTaskRow,
+    captures: Sequence[CaptureRow],
+    now: datetime,
+    policy: CapturePolicy,
+    *,
+    is_refused: bool = False,
 ) -> ContactTaskRow:
-    """The row of a contact task of which the outcome of every capture is known."""
-    progress = capture_progress(
-        capture_requested=row.capture_requested,
-        status=row.status,
-        created_time=row.created_time,
-        last_updated_time=row.last_updated_time,
-        outcomes=outcomes,
-        now=now,
-        policy=policy,
-    )
-    return replace(
-        row,
-        capture_state=progress.state,
-        next_check_time=progress.next_check_time,
-        capture_count=len(outcomes),
-        checked_time=now,
-    )
+    """The row of a contact task after a check of its captures, all of which are given.
+
+    Args:
+        row: As it was before.
+        captures: Each capture that was ever offered for it.
+        now: The moment of the check.
+        policy: When to look again.
+        is_refused: The API refuses to tell its captures.
+    """
+    checked = replace(row, checked_time=now, capture_state="failed" if is_refused else "pending")
+    return settled(checked, captures, policy)
 
 
-def new_capture_row(contact_task: ContactTaskRow, capture: Capture, now: datetime) -> CaptureRow:
-    """The row of a capture of which nothing is copied yet."""
+def new_capture_row(contact_task: ContactTaskRow, capture: Capture) -> CaptureRow:
+    """The row of a capture of which nothing is copied yet.
+
+    It was first seen when the run began that asks for it, which is the ``checked_time`` of the planned
+    contact task: so what is there at the first check is told from what came later.
+    """
     return CaptureRow(
         org_id=contact_task.org_id,
         task_id=contact_task.task_id,
@@ -90,9 +94,12 @@ def new_capture_row(contact_task: ContactTaskRow, capture: Capture, now: datetim
         format=None,
         attempts=0,
         last_error=None,
-        first_seen_time=now,
+        first_seen_time=contact_task.checked_time,
         copied_time=None,
-        extra_json=_extra_json(capture.extra),
+        # "archive" is where a row keeps what the archive itself knows.
+        extra_json=_extra_json(
+            {f"api_{key}" if key == "archive" else key: item for key, item in capture.extra.items()}
+        ),
     )
 
 

@@ -10,7 +10,7 @@ with ``~~`` and 128 bits of its SHA-256.
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, NewType
 
 from include.domain.errors import PermanentError
@@ -18,7 +18,8 @@ from include.domain.interval import hour_of
 
 ObjectKey = NewType("ObjectKey", str)
 Kind = Literal["recording", "transcript", "screen_recording"]
-TableName = Literal["contact_tasks", "captures"]
+TableName = Literal["contact_tasks", "captures", "completeness"]
+DueKind = Literal["check", "list"]
 
 MAX_PART_LENGTH = 120
 MAX_PREFIX_LENGTH = 256
@@ -27,6 +28,14 @@ _DIGEST_LENGTH = 32
 _PREFIX = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 _PERSONAL = re.compile(r"\+\d[\d*() .-]{5,}\d|[^\s/@]+@[^\s/@]+\.[A-Za-z]{2,}")
 _UNNAMED = "unnamed"
+_HOUR_IN_KEY = re.compile(
+    r"created_date=(\d{4}-\d{2}-\d{2})/(?:created_hour=(\d{2})/|(\d{2})\.parquet\Z)"
+)
+_DUE_MARKER = re.compile(r"(\d{8}T\d{6}Z)/(check|list)/(\d{8}T\d{2})Z")
+_DUE_TIME = "%Y%m%dT%H%M%SZ"
+_DUE_HOUR = "%Y%m%dT%H"
+_MANIFEST = re.compile(r"(\d{10})\.json")
+_LAST_MANIFEST = 9_999_999_999
 _MAX_NAME_LENGTH = 1024
 
 
@@ -55,6 +64,16 @@ def safe_file_name(file_name: str | None) -> str:
 
 
 @dataclass(frozen=True)
+class DueMarker:
+    """An empty object that says when an hour needs work: its captures checked, or its contact tasks listed."""
+
+    due_time: datetime
+    kind: DueKind
+    hour: datetime
+    key: ObjectKey
+
+
+@dataclass(frozen=True)
 class KeyLayout:
     """The keys of one org's archive, under the optional prefix of the bucket.
 
@@ -74,8 +93,16 @@ class KeyLayout:
             )
         object.__setattr__(self, "prefix", f"{trimmed}/" if trimmed else "")
 
+    @property
+    def _org(self) -> str:
+        return f"org_id={safe_part(self.org_id)}"
+
     def _partition(self, instant: datetime) -> str:
-        return f"org_id={safe_part(self.org_id)}/created_date={hour_of(instant):%Y-%m-%d}"
+        return f"{self._org}/created_date={hour_of(instant):%Y-%m-%d}"
+
+    def captures(self) -> ObjectKey:
+        """What the keys of all captures of the org begin with."""
+        return ObjectKey(f"{self.prefix}captures/{self._org}/")
 
     def captures_of_hour(self, created_time: datetime) -> ObjectKey:
         """What the keys of all captures of the contact tasks created in one hour begin with."""
@@ -93,10 +120,37 @@ class KeyLayout:
         kind: Kind,
         capture_id: str,
         file_name: str | None,
+        *,
+        version: str = "",
     ) -> ObjectKey:
-        """The key of one capture; different (task, kind, capture id) never share one."""
+        """The key of one capture; different (task, kind, capture id, version) never share one.
+
+        Args:
+            created_time: Of the contact task.
+            task_id: The contact task.
+            kind: Recording, transcript or screen recording.
+            capture_id: Unique in its contact task and kind.
+            file_name: As the API gave it.
+            version: Empty for the first; else lower-case hex digits that tell a later content apart.
+        """
         task_prefix = self.captures_of_contact_task(created_time, task_id)
-        return ObjectKey(f"{task_prefix}{kind}/{safe_part(capture_id)}/{safe_file_name(file_name)}")
+        # No id is ever written with "~v": an escape goes on with hex digits, a cut with another "~".
+        capture = f"{safe_part(capture_id)}~v{version}" if version else safe_part(capture_id)
+        return ObjectKey(f"{task_prefix}{kind}/{capture}/{safe_file_name(file_name)}")
+
+    def table(self, table: TableName) -> ObjectKey:
+        """What the keys of all partitions of a table begin with."""
+        return ObjectKey(f"{self.prefix}tables/{table}/{self._org}/")
+
+    def hour_of(self, key: ObjectKey) -> datetime | None:
+        """The creation hour that the key of a capture or a partition names, or None where it names none."""
+        found = _HOUR_IN_KEY.search(key)
+        if not found:
+            return None
+        try:
+            return datetime.fromisoformat(f"{found[1]}T{found[2] or found[3]}:00:00+00:00")
+        except ValueError:
+            return None
 
     def table_partition(self, table: TableName, hour: datetime) -> ObjectKey:
         """The one object that holds a table's rows of one hour."""
@@ -110,3 +164,41 @@ class KeyLayout:
     def working_file(self, run_id: str, name: str) -> ObjectKey:
         """A file that passes rows from one Airflow task of a run to the next."""
         return ObjectKey(f"{self.working_files()}{safe_part(run_id)}/{safe_part(name)}")
+
+    def manifests(self) -> ObjectKey:
+        """What the keys of all manifests of the org begin with."""
+        return ObjectKey(f"{self.prefix}manifests/{self._org}/")
+
+    def manifest(self, sequence: int) -> ObjectKey:
+        """The manifest of a number from 1 on. The keys count down, so that the newest is listed first."""
+        return ObjectKey(f"{self.manifests()}{_LAST_MANIFEST - sequence:010d}.json")
+
+    def manifest_sequence(self, key: ObjectKey) -> int | None:
+        """The number of a manifest, or None where the key is none."""
+        found = _MANIFEST.fullmatch(key.removeprefix(self.manifests()))
+        return _LAST_MANIFEST - int(found[1]) if found else None
+
+    def due_markers(self) -> ObjectKey:
+        """What the keys of all due markers begin with."""
+        return ObjectKey(f"{self.prefix}due/{self._org}/")
+
+    def due_marker(self, due_time: datetime, kind: DueKind, hour: datetime) -> DueMarker:
+        """The marker of an hour; the keys sort by the time, rounded up to the second."""
+        whole = due_time.astimezone(UTC).replace(microsecond=0)
+        if whole < due_time:
+            whole += timedelta(seconds=1)
+        hour = hour_of(hour)
+        name = f"{whole:{_DUE_TIME}}/{kind}/{hour:{_DUE_HOUR}}Z"
+        return DueMarker(whole, kind, hour, ObjectKey(f"{self.due_markers()}{name}"))
+
+    def parse_due_marker(self, key: ObjectKey) -> DueMarker | None:
+        """The marker that a key stands for, or None where somebody else put something there."""
+        found = _DUE_MARKER.fullmatch(key.removeprefix(self.due_markers()))
+        if not found:
+            return None
+        try:
+            due_time = datetime.strptime(found[1], _DUE_TIME).replace(tzinfo=UTC)
+            hour = datetime.strptime(found[3], _DUE_HOUR).replace(tzinfo=UTC)
+        except ValueError:
+            return None
+        return DueMarker(due_time, "check" if found[2] == "check" else "list", hour, key)

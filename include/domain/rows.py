@@ -81,3 +81,31 @@ class CaptureRow:
     def identity(self) -> tuple[str, ...]:
         """What makes two rows the same capture."""
         return (self.org_id, self.task_id, self.kind, self.capture_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletenessRow:
+    """What `verify_archive` found of one hour and channel. Identity: org, hour and channel.
+
+    ``expected`` is the sum of ``archived``, ``pending``, ``overdue``, ``gone``, ``failed`` and ``missing``.
+    """
+
+    org_id: str
+    created_hour: datetime
+    channel_type: str | None
+    contact_tasks: int
+    expected: int
+    archived: int
+    pending: int
+    overdue: int
+    gone: int
+    failed: int
+    missing: int
+    captures: int
+    size_bytes: int
+    verified_time: datetime
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes two rows the same hour and channel."""
+        return (self.org_id, self.created_hour.isoformat(), self.channel_type or "")

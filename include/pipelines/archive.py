@@ -1,14 +1,18 @@
 """The bucket as one run sees it, with the run's own working files, clock and patience."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from include.domain.capture_state import CapturePolicy
-from include.domain.object_keys import KeyLayout, ObjectKey, safe_part
+from include.domain.late_listing import next_listing_time
+from include.domain.object_keys import DueMarker, KeyLayout, ObjectKey, safe_part
 from include.pipelines.refresh_access_token import utc_now
 from include.storage.object_store import ObjectStore
+
+log = logging.getLogger(__name__)
 
 WORKING_FILES_LIVE = timedelta(days=1)
 
@@ -33,7 +37,28 @@ class Archive:
         prefix = f"{self.keys.working_files()}{safe_part(self.run_id)}/"
         return (found.key for found in self.store.list(prefix))
 
-    def stale_working_files(self, now: datetime) -> list[ObjectKey]:
-        """What runs that failed for good left behind more than a day ago."""
+    def sweep(self, now: datetime) -> None:
+        """Remove what runs that were killed or failed for good left behind more than a day ago."""
         found = self.store.list(self.keys.working_files())
-        return [file.key for file in found if now - file.last_modified > WORKING_FILES_LIVE]
+        self.store.delete(
+            [file.key for file in found if now - file.last_modified > WORKING_FILES_LIVE]
+        )
+        self.store.abort_uploads(self.keys.captures(), now - WORKING_FILES_LIVE)
+
+    def due_markers(self, until: datetime) -> Iterator[DueMarker]:
+        """The markers of what is due by then, longest due first: one listing that ends there."""
+        for found in self.store.list(self.keys.due_markers()):
+            marker = self.keys.parse_due_marker(found.key)
+            if marker is None:
+                log.warning("%s is not ours: somebody else put it there.", found.key)
+            elif marker.due_time > until:
+                return
+            else:
+                yield marker
+
+    def mark_for_listing(self, hours: Iterable[datetime], listed_time: datetime) -> None:
+        """Have the contact tasks of hours that are listed now be listed again, unless they are settled."""
+        for hour in hours:
+            due_time = next_listing_time(hour, listed_time)
+            if due_time:
+                self.store.write(self.keys.due_marker(due_time, "list", hour).key, b"")

@@ -4,27 +4,21 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from include.domain.capture_state import CapturePolicy
+from include.domain.contact_centre import is_identified
 from include.domain.errors import CapturesFailed, PermanentError
 from include.domain.interval import Interval, hour_of
 from include.domain.new_rows import checked_contact_task_row, new_contact_task_row
 from include.domain.object_keys import safe_part
-from include.domain.rows import CaptureRow, ContactTaskRow, Outcome
+from include.domain.rows import CaptureRow, ContactTaskRow
 from include.pipelines.archive import Archive
 from include.pipelines.capture_copies import BucketView, CopiedBatch
-from include.storage.tables import (
-    from_parquet,
-    newer_capture,
-    newer_contact_task,
-    publish_rows,
-    read_rows,
-    to_parquet,
-)
+from include.pipelines.publication import publish_hours
+from include.storage.tables import from_parquet, read_rows, to_parquet
 from include.webex.captures import CaptureOptions, CapturesQuery, batches
-from include.webex.contact_tasks import is_identified, iter_contact_tasks
+from include.webex.contact_task_listing import list_contact_tasks
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
 
@@ -35,16 +29,25 @@ MIN_CONTACT_TASKS_PER_SHARD = 200
 MAX_SHARDS = 1000  # Airflow maps at most 1,024 Airflow tasks by default
 CONCURRENT_COPIES = 8
 MAX_FAILURES_NAMED = 10
-_PLAN = "planned.parquet"
+_TO_QUERY = "to_query.parquet"
+_TO_PUBLISH = "to_publish.parquet"
 
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """What a run archives. Channel types as the API writes them; none means all."""
+    """What a run archives.
+
+    Attributes:
+        channel_types: As the API writes them; none means all.
+        captures: What a captures query asks for.
+        recopy: Download again also what is whole in the bucket.
+        look_for_changes: Ask the media host whether what is whole in the bucket is still the same there.
+    """
 
     channel_types: tuple[str, ...] = ()
     captures: CaptureOptions = field(default_factory=CaptureOptions)
     recopy: bool = False
+    look_for_changes: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,45 +65,58 @@ class Shard:
 def plan_shards(
     interval: Interval, client: WebexClient, archive: Archive, options: ArchiveOptions
 ) -> list[Shard]:
-    """List the interval's contact tasks into a working file; the shards that have captures to query.
+    """List the interval's contact tasks into working files; the shards that have captures to query.
 
     Running it again replaces the plan and forgets what an earlier try of the same run left. It also sweeps
-    the working files of runs that failed more than a day ago.
+    what runs left that failed more than a day ago. Young hours are marked to be listed again, before
+    anything else: should this run never end, `recheck_captures` archives them.
     """
-    archive.store.check()
-    now = archive.now()
-    archive.store.delete(archive.stale_working_files(now))
-    archive.store.delete(list(archive.own_working_files()))
+    now = start_run(archive)
+    if not options.channel_types:
+        archive.mark_for_listing(interval.hours(), now)
     rows = [
-        _planned(new_contact_task_row(contact_task, client.connection.org_id, now, archive.policy))
-        for contact_task in iter_contact_tasks(client, interval, now, options.channel_types)
+        new_contact_task_row(contact_task, client.connection.org_id, now, archive.policy)
+        for contact_task in list_contact_tasks(client, interval, now, options.channel_types)
     ]
-    archive.store.write(archive.working_file(_PLAN), to_parquet(rows, ContactTaskRow))
-    shards = _shards(len(_to_query(rows)))
+    to_query = [row for row in rows if may_have_captures(row)]
     log.info(
-        "%d contact tasks were created in [%s, %s); %d may have captures, in %d shards.",
+        "%d contact tasks were created in [%s, %s).",
         len(rows),
         interval.start.isoformat(),
         interval.end.isoformat(),
-        sum(shard.count for shard in shards),
-        len(shards),
     )
+    return write_plan(archive, to_query, rows)
+
+
+def may_have_captures(row: ContactTaskRow) -> bool:
+    """Whether a contact task that was listed just now is worth a query."""
+    return row.capture_requested is not False and is_identified(row.task_id)
+
+
+def start_run(archive: Archive) -> datetime:
+    """Check the bucket, sweep it, and forget what an earlier try of this run left; the time of the run."""
+    archive.store.check()
+    now = archive.now()
+    archive.sweep(now)
+    archive.store.delete(list(archive.own_working_files()))
+    return now
+
+
+def write_plan(
+    archive: Archive, to_query: Sequence[ContactTaskRow], to_publish: Sequence[ContactTaskRow]
+) -> list[Shard]:
+    """Keep what a run is to do in its working files; the shards of what it is to query.
+
+    Args:
+        archive: The bucket.
+        to_query: Contact tasks whose captures are asked for.
+        to_publish: Contact tasks that are published as they are, should no shard find more about them.
+    """
+    archive.store.write(archive.working_file(_TO_PUBLISH), to_parquet(to_publish, ContactTaskRow))
+    archive.store.write(archive.working_file(_TO_QUERY), to_parquet(to_query, ContactTaskRow))
+    shards = _shards(len(to_query))
+    log.info("%d of them may have captures, in %d shards.", len(to_query), len(shards))
     return shards
-
-
-def _planned(row: ContactTaskRow) -> ContactTaskRow:
-    """A contact task without an id cannot be asked about: a person must look at it."""
-    if is_identified(row.task_id):
-        return row
-    return replace(row, capture_state="failed", next_check_time=None)
-
-
-def _to_query(rows: Iterable[ContactTaskRow]) -> list[ContactTaskRow]:
-    """The contact tasks that can have captures, in the order of their keys in the bucket."""
-    wanted = [
-        row for row in rows if row.capture_requested is not False and is_identified(row.task_id)
-    ]
-    return sorted(wanted, key=lambda row: (hour_of(row.created_time), safe_part(row.task_id)))
 
 
 def _shards(count: int) -> list[Shard]:
@@ -124,7 +140,7 @@ def archive_shard(
         CapturesFailed: At the end, naming how many failed and which; all rows are kept all the same.
         PermanentError: The plan is gone; the whole run must be repeated.
     """
-    planned = _to_query(_read_plan(archive))[shard.first : shard.first + shard.count]
+    planned = _in_order(_read_plan(archive, _TO_QUERY))[shard.first : shard.first + shard.count]
     bucket = BucketView(archive, planned)
     query = CapturesQuery(client, options.captures)
     contact_task_rows: list[ContactTaskRow] = []
@@ -140,24 +156,27 @@ def archive_shard(
                 bucket=bucket,
                 archive=archive,
                 recopy=options.recopy,
+                look_for_changes=options.look_for_changes,
             )
             copied.run(pool)
             for row in copied.contact_tasks:
                 captures = list(copied.rows[row.task_id].values())
-                failures += [
-                    _failure(capture) for capture in captures if capture.outcome == "failed"
-                ]
-                if row.task_id in copied.refused:
+                is_refused = row.task_id in copied.refused
+                failures += [_failure(capture) for capture in captures if _has_failed(capture)]
+                if is_refused:
                     failures.append(
                         f"contact task {row.task_id}: the API refuses to tell its captures"
                     )
                 capture_rows += captures
-                checked = checked_contact_task_row(
-                    row, bucket.outcomes(row.task_id, captures), archive.now(), archive.policy
+                contact_task_rows.append(
+                    checked_contact_task_row(
+                        row,
+                        bucket.known(row.task_id, captures),
+                        archive.now(),
+                        archive.policy,
+                        is_refused=is_refused,
+                    )
                 )
-                if row.task_id in copied.refused:
-                    checked = replace(checked, capture_state="failed", next_check_time=None)
-                contact_task_rows.append(checked)
     archive.store.write(
         archive.working_file(shard.file_name("captures")), to_parquet(capture_rows, CaptureRow)
     )
@@ -170,8 +189,13 @@ def archive_shard(
         raise CapturesFailed(_failed_sentence(failures, len(capture_rows)))
 
 
-def _read_plan(archive: Archive) -> list[ContactTaskRow]:
-    found = archive.store.read(archive.working_file(_PLAN))
+def _in_order(rows: Iterable[ContactTaskRow]) -> list[ContactTaskRow]:
+    """Oldest hour first (what is purged first), within it in the order of the keys in the bucket."""
+    return sorted(rows, key=lambda row: (hour_of(row.created_time), safe_part(row.task_id)))
+
+
+def _read_plan(archive: Archive, name: str) -> list[ContactTaskRow]:
+    found = archive.store.read(archive.working_file(name))
     if found is None:
         raise PermanentError(
             "The plan of this run is gone (working files are swept after a day): clear the whole run, not one "
@@ -190,7 +214,38 @@ def publish_tables(interval: Interval, archive: Archive, shards: Sequence[Shard]
             for a repeat of the failed shards.
         TransientError: Other writers replaced a partition again and again.
     """
-    contact_tasks = {row.identity: row for row in _read_plan(archive)}
+    published = publish_plan(archive, list(interval.hours()), shards)
+    if published.overdue:
+        log.warning("%s", overdue_sentence(published.overdue))
+    if published.failures:
+        raise CapturesFailed(" ".join(published.failures))
+    archive.store.delete(list(archive.own_working_files()))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of publishing a plan.
+
+    Attributes:
+        contact_tasks: As this run found them.
+        overdue: Those that became ``overdue`` by it.
+        is_whole: Every shard had finished.
+        failures: A sentence for each kind of failure, none when all went well.
+    """
+
+    contact_tasks: Sequence[ContactTaskRow]
+    overdue: Sequence[ContactTaskRow]
+    is_whole: bool
+    failures: Sequence[str]
+
+
+def publish_plan(archive: Archive, hours: Iterable[datetime], shards: Sequence[Shard]) -> Published:
+    """Publish the hours with the plan and what the shards found.
+
+    Raises:
+        TransientError: Other writers replaced a partition again and again.
+    """
+    contact_tasks = {row.identity: row for row in _read_plan(archive, _TO_PUBLISH)}
     captures: dict[tuple[str, ...], CaptureRow] = {}
     unfinished = 0
     for shard in shards:
@@ -205,65 +260,37 @@ def publish_tables(interval: Interval, archive: Archive, shards: Sequence[Shard]
         captures |= {
             row.identity: row for row in read_rows(archive.store, captures_key, CaptureRow)
         }
-    for hour in interval.hours():
-        _publish_hour(archive, hour, contact_tasks.values(), captures.values())
+    overdue = publish_hours(archive, hours, contact_tasks.values(), captures.values())
     log.info("%s", _summary(contact_tasks.values(), captures.values()))
-    failures = [_failure(row) for row in captures.values() if row.outcome == "failed"]
-    failures += [
+    failed = [_failure(row) for row in captures.values() if _has_failed(row)]
+    failed += [
         f"contact task {row.task_id}: {row.capture_state}"
         for row in contact_tasks.values()
         if row.capture_state == "failed" and row.capture_count == 0
     ]
+    failures: list[str] = []
     if unfinished:
-        raise CapturesFailed(
+        failures.append(
             f"{unfinished} contact tasks are published as pending, since their shards did not finish: see the "
             "failed Airflow tasks archive_shard and clear them."
         )
-    if failures:
-        raise CapturesFailed(_failed_sentence(failures, len(captures)))
-    archive.store.delete(list(archive.own_working_files()))
+    if failed:
+        failures.append(_failed_sentence(failed, len(captures)))
+    return Published(list(contact_tasks.values()), overdue, not unfinished, failures)
 
 
-def _publish_hour(
-    archive: Archive,
-    hour: datetime,
-    contact_tasks: Iterable[ContactTaskRow],
-    captures: Iterable[CaptureRow],
-) -> None:
-    published = publish_rows(
-        archive.store,
-        archive.keys.table_partition("captures", hour),
-        [row for row in captures if hour_of(row.task_created_time) == hour],
-        CaptureRow,
-        newer_capture,
-    )
-    outcomes: dict[str, list[Outcome]] = defaultdict(list)
-    for capture in published:
-        outcomes[capture.task_id].append(capture.outcome)
-    # Last, so that a contact task is never called archived before its captures are rows.
-    publish_rows(
-        archive.store,
-        archive.keys.table_partition("contact_tasks", hour),
-        [
-            _with_known_captures(row, outcomes[row.task_id], archive.policy)
-            for row in contact_tasks
-            if hour_of(row.created_time) == hour
-        ],
-        ContactTaskRow,
-        newer_contact_task,
+def overdue_sentence(overdue: Sequence[ContactTaskRow]) -> str:
+    """Which contact tasks wait for a capture that never came."""
+    named = [f"{row.task_id} of {row.created_time:%Y-%m-%d %H} UTC" for row in overdue]
+    return (
+        f"{len(overdue)} contact tasks are overdue: Webex requested a capture and offered none until the horizon. "
+        f"{_named(named)}"
     )
 
 
-def _with_known_captures(
-    row: ContactTaskRow, outcomes: Sequence[Outcome], policy: CapturePolicy
-) -> ContactTaskRow:
-    """The row of a contact task that this run did not query, in the light of what earlier runs copied.
-
-    Whether ``captureRequested`` can turn false again is unknown; what was copied stays told.
-    """
-    if len(outcomes) <= row.capture_count:
-        return row
-    return checked_contact_task_row(row, outcomes, row.checked_time, policy)
+def _has_failed(row: CaptureRow) -> bool:
+    """Also a copied capture has failed of which a newer version could not be copied."""
+    return row.outcome == "failed" or (row.outcome == "copied" and row.last_error is not None)
 
 
 def _failure(row: CaptureRow) -> str:
@@ -271,16 +298,16 @@ def _failure(row: CaptureRow) -> str:
 
 
 def _failed_sentence(failures: Sequence[str], total: int) -> str:
-    named = "; ".join(failures[:MAX_FAILURES_NAMED])
-    more = (
-        f"; and {len(failures) - MAX_FAILURES_NAMED} more"
-        if len(failures) > MAX_FAILURES_NAMED
-        else ""
-    )
     return (
         f"{len(failures)} of {total} captures failed and are rows with the outcome 'failed' in the table captures; "
-        f"all others are archived. Clear the failed Airflow tasks to try them again. {named}{more}"
+        f"all others are archived. Clear the failed Airflow tasks to try them again. {_named(failures)}"
     )
+
+
+def _named(items: Sequence[str]) -> str:
+    """The first few of them."""
+    more = len(items) - MAX_FAILURES_NAMED
+    return "; ".join(items[:MAX_FAILURES_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _summary(contact_tasks: Iterable[ContactTaskRow], captures: Iterable[CaptureRow]) -> str:

@@ -1,7 +1,7 @@
 """Queries the captures of ten contact tasks and copies what is not yet whole in the bucket."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,15 +10,17 @@ import tenacity
 from pydantic import SecretStr
 
 from include.domain.contact_centre import Capture
+from include.domain.errors import ArchiveError
 from include.domain.interval import hour_of
+from include.domain.merged_rows import earlier_versions, media_etag, newer_capture, with_notes
 from include.domain.new_rows import new_capture_row
 from include.domain.object_keys import ObjectKey
 from include.domain.redaction import redact
 from include.domain.rows import CaptureRow, ContactTaskRow, Outcome
 from include.pipelines.archive import Archive
-from include.storage.captures import StoredCapture, read_back, store_capture
+from include.storage.captures import ContentChanged, StoredCapture, read_back, store_capture
 from include.storage.formats import Implausible
-from include.storage.object_store import StoredObject
+from include.storage.object_store import Condition, ConditionFailed, StoredObject
 from include.storage.tables import read_rows
 from include.webex.captures import CapturesQuery
 from include.webex.media import (
@@ -34,6 +36,8 @@ MAX_ATTEMPTS_IF_IMPLAUSIBLE = 3
 MAX_ATTEMPTS_IF_BROKEN = 6
 MAX_RETRY_AFTER_SECONDS = 120.0
 MAX_QUERIES_OF_ONE_BATCH = 3
+VERSION_DIGITS = 12
+NO_LONGER_OFFERED = "offered once, and no longer: purged before it could be copied"
 
 
 class BucketView:
@@ -76,17 +80,12 @@ class BucketView:
         known = self.rows[row.task_id].get(row.identity)
         if known and known.outcome == "copied":
             there = self.objects.get(ObjectKey(known.object_key or ""))
-            if there and there.size_bytes == known.size_bytes:
-                return replace(
-                    row,
-                    outcome="copied",
-                    object_key=known.object_key,
-                    size_bytes=known.size_bytes,
-                    sha256=known.sha256,
-                    format=known.format,
-                    copied_time=known.copied_time,
-                    attempts=known.attempts,
-                )
+            is_whole = there is not None and there.size_bytes == known.size_bytes
+            return as_known(row, known) if is_whole else None
+        return self.stored(row, key)
+
+    def stored(self, row: CaptureRow, key: ObjectKey) -> CaptureRow | None:
+        """The row of what lies under a key, by reading it; None for nothing or something else."""
         there = self.objects.get(key)
         if there is None:
             return None
@@ -94,19 +93,26 @@ class BucketView:
             stored = read_back(self._store, key, kind=row.kind, file_name=row.file_name)
         except Implausible:  # somebody else put it there; the copy replaces it
             return None
-        return _copied(row, key, stored, there.last_modified, attempts=1)
+        return copied_row(row, key, stored, there.last_modified)
+
+    def refresh(self, key: ObjectKey) -> None:
+        """Look again at what lies under a key."""
+        there = self._store.head(key)
+        if there:
+            self.objects[key] = there
+        else:
+            self.objects.pop(key, None)
 
     def remember(self, row: CaptureRow) -> None:
         """Take in what was copied just now, so that asking again does not copy it again."""
         self.rows[row.task_id][row.identity] = row
-        if row.object_key and row.size_bytes is not None and row.copied_time:
-            key = ObjectKey(row.object_key)
-            self.objects[key] = StoredObject(key, row.size_bytes, "", row.copied_time)
+        if row.object_key:
+            self.refresh(ObjectKey(row.object_key))
 
-    def outcomes(self, task_id: str, captures: Sequence[CaptureRow]) -> list[Outcome]:
-        """The outcome of each capture that was ever offered for a contact task, newest first."""
-        rows = {**self.rows[task_id], **{capture.identity: capture for capture in captures}}
-        return [row.outcome for row in rows.values()]
+    def known(self, task_id: str, found: Iterable[CaptureRow]) -> list[CaptureRow]:
+        """Every capture that was ever offered for a contact task, as it stands after this check."""
+        rows = self.rows[task_id]
+        return list({**rows, **{capture.identity: capture for capture in found}}.values())
 
 
 @dataclass(kw_only=True)
@@ -125,7 +131,8 @@ class CopiedBatch:
     media: MediaClient
     bucket: BucketView
     archive: Archive
-    recopy: bool
+    recopy: bool = False
+    look_for_changes: bool = False
     rows: defaultdict[str, dict[tuple[str, ...], CaptureRow]] = field(
         default_factory=lambda: defaultdict[str, dict[tuple[str, ...], CaptureRow]](dict)
     )
@@ -149,7 +156,10 @@ class CopiedBatch:
                     expired.add(capture_row.task_id)
             pending = [row for row in pending if row.task_id in expired]
             if not pending:
-                return
+                break
+        for row in self.contact_tasks:
+            if row.task_id not in self.refused:
+                self._note_what_is_gone(row.task_id)
 
     def _offered(self, answer: Mapping[str, list[Capture] | None], task_id: str) -> list[Capture]:
         offered = answer[task_id]
@@ -157,24 +167,73 @@ class CopiedBatch:
             self.refused.add(task_id)
         return offered or []
 
+    def _note_what_is_gone(self, task_id: str) -> None:
+        """What was offered once, was never copied, and is offered no more, can no longer be had.
+
+        Empty lists in an answer mean "purged" among other things (documented), and only here it is known
+        that there was something. A capture of a kind that this query does not ask for is left as it is.
+        """
+        for identity, known in self.bucket.rows[task_id].items():
+            if (
+                identity not in self.rows[task_id]
+                and known.outcome in {"pending", "failed"}
+                and self.query.options.ask_for(
+                    known.kind, known.call_type, is_segment=known.segment
+                )
+            ):
+                self.rows[task_id][identity] = replace(
+                    known, outcome="gone", last_error=NO_LONGER_OFFERED
+                )
+
     def _copy(self, contact_task: ContactTaskRow, capture: Capture) -> tuple[CaptureRow, bool]:
         """The row of one capture, and whether its URL was refused and a fresh one may help."""
-        now = self.archive.now()
-        row = new_capture_row(contact_task, capture, now)
+        row = new_capture_row(contact_task, capture)
         key = self.archive.keys.capture(
             contact_task.created_time, row.task_id, row.kind, row.capture_id, row.file_name
         )
-        found = None if self.recopy else self.bucket.find(row, key)
-        if found:
-            return found, False
         known = self.bucket.rows[row.task_id].get(row.identity)
+        found = self.bucket.find(row, key)
+        if found and not self.recopy and not self._is_changed(found, known, capture):
+            return found, False
         attempts_before = known.attempts if known else 0
         if capture.download_url is None:
-            return replace(row, attempts=attempts_before, last_error="offered without a URL"), False
-        return self._download(row, key, capture.download_url, attempts_before)
+            pending = replace(row, attempts=attempts_before, last_error="offered without a URL")
+            return found or pending, False
+        row = replace(row, attempts=attempts_before)
+        if found is None and known and known.outcome == "copied":
+            # The object that the row names is damaged or not there: the same bytes belong under its key.
+            found = as_known(row, known)
+        if found is None:
+            return self._download(row, key, capture.download_url, None)
+        return self._download(row, ObjectKey(found.object_key or key), capture.download_url, found)
+
+    def _is_changed(self, found: CaptureRow, known: CaptureRow | None, capture: Capture) -> bool:
+        """Whether the media host has another content now than the one in the bucket.
+
+        Neither the API nor the URL tells (documented: no checksum, no size); so the length and the ETag
+        of the media host are compared, where looking is wanted or something else hints at a change. A
+        host that cannot be asked now changes nothing: what is whole stays.
+        """
+        hints = known is not None and (known.start_time, known.stop_time) != (
+            found.start_time,
+            found.stop_time,
+        )
+        if capture.download_url is None or not (self.look_for_changes or hints):
+            return False
+        try:
+            look = self.media.look(capture.download_url)
+        except ArchiveError:
+            return False
+        etag = media_etag(found)
+        is_other_size = look.size_bytes is not None and look.size_bytes != found.size_bytes
+        return is_other_size or (etag is not None and look.etag is not None and look.etag != etag)
 
     def _download(
-        self, row: CaptureRow, key: ObjectKey, download_url: SecretStr, attempts_before: int
+        self,
+        row: CaptureRow,
+        key: ObjectKey,
+        download_url: SecretStr,
+        replaced: CaptureRow | None,
     ) -> tuple[CaptureRow, bool]:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((DownloadBroken, Implausible)),
@@ -185,30 +244,84 @@ class CopiedBatch:
         )
         outcome: Outcome = "failed"
         try:
-            stored = retrying(self._copy_once, row, key, download_url)
+            copied = retrying(self._copy_once, row, key, download_url, replaced)
         except DownloadGone as error:
             failure, outcome = error, "gone"
         except (DownloadBroken, DownloadExpired, DownloadRefused, Implausible) as error:
             failure = error
         else:
-            attempts = attempts_before + int(retrying.statistics["attempt_number"])
-            copied = _copied(row, key, stored, self.archive.now(), attempts)
+            attempts = row.attempts + int(retrying.statistics["attempt_number"])
+            copied = replace(copied, attempts=attempts)
+            if replaced:
+                copied = newer_capture(replaced, copied)
             self.bucket.remember(copied)
             return copied, False
-        attempts = attempts_before + int(retrying.statistics["attempt_number"])
+        attempts = row.attempts + int(retrying.statistics["attempt_number"])
+        if replaced:
+            # What is copied stays copied; the error says that there is more to be had.
+            row = replaced
+            outcome = "copied"
         failed = replace(row, outcome=outcome, attempts=attempts, last_error=redact(str(failure)))
         return failed, isinstance(failure, DownloadExpired)
 
-    def _copy_once(self, row: CaptureRow, key: ObjectKey, download_url: SecretStr) -> StoredCapture:
-        with self.media.open(download_url) as download:
-            return store_capture(
-                self.archive.store,
-                key,
-                download,
-                size_bytes=download.size_bytes,
-                kind=row.kind,
-                file_name=row.file_name,
+    def _copy_once(
+        self,
+        row: CaptureRow,
+        key: ObjectKey,
+        download_url: SecretStr,
+        replaced: CaptureRow | None,
+    ) -> CaptureRow:
+        """Copy under the key, or, where that stands for other bytes, under a key of its own.
+
+        No object is ever replaced by other bytes than the ones that its row tells.
+        """
+        expected = replaced.sha256 if replaced else None
+        try:
+            return self._store(row, key, download_url, expected)
+        except ContentChanged as changed:
+            own_key = self.archive.keys.capture(
+                row.task_created_time,
+                row.task_id,
+                row.kind,
+                row.capture_id,
+                row.file_name,
+                version=changed.sha256[:VERSION_DIGITS],
             )
+            self.bucket.refresh(own_key)
+            found = self.bucket.stored(row, own_key)
+            if found and found.sha256 == changed.sha256:
+                return found
+            try:
+                return self._store(row, own_key, download_url, changed.sha256)
+            except ContentChanged:
+                raise DownloadBroken("The media host gives other bytes each time.") from None
+
+    def _store(
+        self, row: CaptureRow, key: ObjectKey, download_url: SecretStr, expected_sha256: str | None
+    ) -> CaptureRow:
+        there = self.bucket.objects.get(key)
+        with self.media.open(download_url) as download:
+            try:
+                stored = store_capture(
+                    self.archive.store,
+                    key,
+                    download,
+                    size_bytes=download.size_bytes,
+                    kind=row.kind,
+                    file_name=row.file_name,
+                    condition=Condition(there.etag if there else None),
+                    expected_sha256=expected_sha256,
+                )
+            except ConditionFailed:
+                self.bucket.refresh(key)
+                found = self.bucket.stored(row, key)
+                if found is None or expected_sha256 not in {None, found.sha256}:
+                    raise DownloadBroken(
+                        "Another run wrote the same object at the same time."
+                    ) from None
+                return found
+        copied = copied_row(row, key, stored, self.archive.now())
+        return with_notes(copied, media_etag=download.etag)
 
 
 def _stop(state: tenacity.RetryCallState) -> bool:
@@ -228,8 +341,8 @@ def _wait(state: tenacity.RetryCallState) -> float:
     return max(min(asked, MAX_RETRY_AFTER_SECONDS), _backoff(state))
 
 
-def _copied(
-    row: CaptureRow, key: ObjectKey, stored: StoredCapture, copied_time: datetime, attempts: int
+def copied_row(
+    row: CaptureRow, key: ObjectKey, stored: StoredCapture, copied_time: datetime
 ) -> CaptureRow:
     """The row of a capture that is whole in the bucket."""
     return replace(
@@ -240,5 +353,20 @@ def _copied(
         sha256=stored.sha256,
         format=stored.format,
         copied_time=copied_time,
-        attempts=attempts,
+        attempts=max(row.attempts, 1),
     )
+
+
+def as_known(row: CaptureRow, known: CaptureRow) -> CaptureRow:
+    """What the API tells now of a capture that was copied before."""
+    found = replace(
+        row,
+        outcome="copied",
+        object_key=known.object_key,
+        size_bytes=known.size_bytes,
+        sha256=known.sha256,
+        format=known.format,
+        copied_time=known.copied_time,
+        attempts=known.attempts,
+    )
+    return with_notes(found, earlier_versions=earlier_versions(known), media_etag=media_etag(known))

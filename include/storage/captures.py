@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from include.domain.object_keys import Kind, ObjectKey
 from include.storage.formats import format_check_for
-from include.storage.object_store import ObjectStore
+from include.storage.object_store import Condition, ObjectStore
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,18 @@ class StoredCapture:
     format: str
 
 
+class ContentChanged(Exception):
+    """The bytes are whole, but others than the ones that this key stands for; nothing was stored.
+
+    Attributes:
+        sha256: Of the bytes that came.
+    """
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(sha256)
+        self.sha256 = sha256
+
+
 def store_capture(
     store: ObjectStore,
     key: ObjectKey,
@@ -26,14 +38,28 @@ def store_capture(
     size_bytes: int | None,
     kind: Kind,
     file_name: str | None,
+    condition: Condition | None = None,
+    expected_sha256: str | None = None,
 ) -> StoredCapture:
     """Copy a stream to its final key and say what is there.
 
     The object appears only after every byte passed the check of its format, and the announced length
     (which the stream itself enforces); anything else leaves nothing behind and an older object as it was.
 
+    Args:
+        store: The bucket.
+        key: Where to.
+        chunks: The bytes.
+        size_bytes: The announced length, if there is one.
+        kind: What the format is checked for.
+        file_name: As the API gave it.
+        condition: When the object may appear.
+        expected_sha256: What the bytes must be, where the key stands for known ones.
+
     Raises:
         Implausible: The bytes are not the file that was announced.
+        ContentChanged: They are not the expected ones.
+        ConditionFailed: Somebody else wrote the object.
         ArchiveError: What the chunks or the store raise.
     """
     check = format_check_for(kind, file_name)
@@ -42,14 +68,19 @@ def store_capture(
     def checked() -> Iterator[bytes]:
         nonlocal found_format
         received = 0
+        digest = hashlib.sha256()
         for chunk in chunks:
             check.feed(chunk)
             received += len(chunk)
+            if expected_sha256:
+                digest.update(chunk)
             yield chunk
         # Runs before the store sees the end of the stream, so before anything becomes visible.
         found_format = check.finish(received, is_length_announced=size_bytes is not None)
+        if expected_sha256 and digest.hexdigest() != expected_sha256:
+            raise ContentChanged(digest.hexdigest())
 
-    copy = store.write_stream(key, checked(), size_bytes)
+    copy = store.write_stream(key, checked(), size_bytes, condition)
     return StoredCapture(copy.size_bytes, copy.sha256, found_format)
 
 

@@ -1,7 +1,7 @@
 """The only place that talks to S3: one bucket, with errors named by what to do."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ from include.domain.object_keys import ObjectKey
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectTypeDef
 else:
     S3Client = Any
 
@@ -108,12 +109,15 @@ class ObjectStore:
                 for item in page.get("Contents", []):
                     if item["Key"] <= start_after:  # pyright: ignore[reportTypedDictNotRequiredAccess]
                         continue  # rclone starts at the beginning when no object has this very key
-                    yield StoredObject(
-                        key=ObjectKey(item["Key"]),  # pyright: ignore[reportTypedDictNotRequiredAccess]
-                        size_bytes=item["Size"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
-                        etag=item["ETag"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
-                        last_modified=item["LastModified"],  # pyright: ignore[reportTypedDictNotRequiredAccess]
-                    )
+                    yield _stored_object(item)
+
+    def first(self, prefix: str) -> StoredObject | None:
+        """The object whose key comes first of those that begin with the prefix."""
+        with self._named_errors():
+            found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
+            for item in found.get("Contents", []):
+                return _stored_object(item)
+        return None
 
     def head(self, key: ObjectKey) -> StoredObject | None:
         """The object under a key, or None: also for a bucket that does not exist, which `check` tells."""
@@ -161,27 +165,39 @@ class ObjectStore:
         Raises:
             ConditionFailed: The condition does not hold.
         """
-        conditions: dict[str, str] = {}
+        self._on_condition(
+            condition,
+            lambda conditions: self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=body, **conditions
+            ),
+        )
+
+    def _on_condition(
+        self, condition: Condition | None, write: Callable[[dict[str, Any]], object]
+    ) -> None:
+        conditions: dict[str, Any] = {}
         if condition is not None:
             conditions = {"IfMatch": condition.etag} if condition.etag else {"IfNoneMatch": "*"}
         with self._named_errors():
             try:
-                self._client.put_object(
-                    Bucket=self.bucket, Key=key, Body=body, **cast("Any", conditions)
-                )
+                write(conditions)
             except ClientError as error:
                 if conditions and (
                     _status(error) == 412 or _code(error) == "ConditionalRequestConflict"
                 ):
-                    raise ConditionFailed(key) from None
+                    raise ConditionFailed from None
                 if "IfMatch" in conditions and _code(error) == "NoSuchKey":
-                    raise ConditionFailed(key) from None
+                    raise ConditionFailed from None
                 if not conditions or _status(error) != 501:
                     raise
-                self._client.put_object(Bucket=self.bucket, Key=key, Body=body)
+                write({})
 
     def write_stream(
-        self, key: ObjectKey, chunks: Iterable[bytes], size_bytes: int | None
+        self,
+        key: ObjectKey,
+        chunks: Iterable[bytes],
+        size_bytes: int | None,
+        condition: Condition | None = None,
     ) -> StoredCopy:
         """Put an object of any size from its chunks, in memory for two parts at the most.
 
@@ -192,6 +208,10 @@ class ObjectStore:
             key: Where to.
             chunks: The bytes; its errors pass through.
             size_bytes: The announced length, which only chooses the size of the parts.
+            condition: When the object may appear; as for `write`.
+
+        Raises:
+            ConditionFailed: The condition does not hold; nothing of this stream is left.
         """
         part_bytes = max(PART_BYTES, -(-(size_bytes or 0) // _MAX_PARTS))
         digest = hashlib.sha256()
@@ -203,13 +223,12 @@ class ObjectStore:
                 digest.update(body)
                 size += len(body)
                 if is_last and not upload_id:
-                    with self._named_errors():
-                        self._client.put_object(Bucket=self.bucket, Key=key, Body=body)
+                    self.write(key, body, condition)
                     return StoredCopy(size, digest.hexdigest())
                 upload_id = upload_id or self._begin_upload(key)
                 etags.append(self._upload_part(key, upload_id, len(etags) + 1, body))
                 del body  # before the next part is gathered
-            self._complete_upload(key, upload_id, etags)
+            self._complete_upload(key, upload_id, etags, condition)
         except BaseException:
             if upload_id:
                 self._abort_upload(key, upload_id)
@@ -226,19 +245,20 @@ class ObjectStore:
                 Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body
             )["ETag"]
 
-    def _complete_upload(self, key: ObjectKey, upload_id: str, etags: Sequence[str]) -> None:
-        with self._named_errors():
-            self._client.complete_multipart_upload(
+    def _complete_upload(
+        self, key: ObjectKey, upload_id: str, etags: Sequence[str], condition: Condition | None
+    ) -> None:
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, start=1)]
+        self._on_condition(
+            condition,
+            lambda conditions: self._client.complete_multipart_upload(
                 Bucket=self.bucket,
                 Key=key,
                 UploadId=upload_id,
-                MultipartUpload={
-                    "Parts": [
-                        {"PartNumber": number, "ETag": etag}
-                        for number, etag in enumerate(etags, start=1)
-                    ]
-                },
-            )
+                MultipartUpload=cast("Any", {"Parts": parts}),
+                **conditions,
+            ),
+        )
 
     def _abort_upload(self, key: ObjectKey, upload_id: str) -> None:
         """Free what a failed upload left; when even that fails, the sweep of open uploads does it."""
@@ -246,6 +266,33 @@ class ObjectStore:
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
         except (ClientError, BotoCoreError, OSError):
             return
+
+    def abort_uploads(self, prefix: str, started_before: datetime) -> int:
+        """Free what uploads of killed processes hold under a prefix; how many there were.
+
+        Where they may not be listed (403) or the store cannot (405, 501), a lifecycle rule of the bucket
+        must do it.
+        """
+        with self._named_errors():
+            try:
+                pages = list(
+                    self._client.get_paginator("list_multipart_uploads").paginate(
+                        Bucket=self.bucket, Prefix=prefix
+                    )
+                )
+            except ClientError as error:
+                if _status(error) in {403, 405, 501}:
+                    return 0
+                raise
+            stale = [
+                cast("dict[str, Any]", upload)
+                for page in pages
+                for upload in page.get("Uploads", [])
+                if cast("dict[str, Any]", upload)["Initiated"] < started_before
+            ]
+        for upload in stale:
+            self._abort_upload(ObjectKey(upload["Key"]), upload["UploadId"])
+        return len(stale)
 
     def delete(self, keys: Iterable[ObjectKey]) -> None:
         """Remove working files; a key that is not there is no error."""
@@ -308,6 +355,14 @@ class ObjectStore:
                 f"The object store answered {status} {code} to {error.operation_name}."
             )
         return PermanentError(f"The object store refuses {error.operation_name}: {status} {code}.")
+
+
+def _stored_object(item: "ObjectTypeDef") -> StoredObject:
+    """An element of a listing; S3 always sends these four, its type description does not say so."""
+    found = cast("dict[str, Any]", item)
+    return StoredObject(
+        ObjectKey(found["Key"]), found["Size"], found["ETag"], found["LastModified"]
+    )
 
 
 def _parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[tuple[bytes, bool]]:

@@ -2,24 +2,23 @@
 
 import io
 import types
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import Field, fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import Field, dataclass, fields
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeVar, cast, get_args, get_type_hints
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, get_args, get_type_hints
 
 import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] - ships none
 import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs] - ships none
 
-from include.domain.errors import PermanentError, TransientError
+from include.domain.errors import PermanentError
 from include.domain.object_keys import ObjectKey, TableName
-from include.domain.rows import CaptureRow, ContactTaskRow
-from include.storage.object_store import Condition, ConditionFailed, ObjectStore
+from include.domain.rows import CaptureRow, CompletenessRow, ContactTaskRow
+from include.storage.object_store import Condition, ObjectStore
 
 # pyarrow ships no types; everything that touches it is in this module.
 _pa = cast("Any", pa)
 _pq = cast("Any", pq)
 
-MAX_PUBLISH_ATTEMPTS = 12
 _COLUMN_TYPES: dict[Any, Any] = {
     str: _pa.string(),
     bool: _pa.bool_(),
@@ -41,9 +40,10 @@ class Row(Protocol):
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
-ROW_TYPES: dict[TableName, type[ContactTaskRow] | type[CaptureRow]] = {
+ROW_TYPES: dict[TableName, type[ContactTaskRow] | type[CaptureRow] | type[CompletenessRow]] = {
     "contact_tasks": ContactTaskRow,
     "captures": CaptureRow,
+    "completeness": CompletenessRow,
 }
 
 
@@ -103,61 +103,61 @@ def read_rows(store: ObjectStore, key: ObjectKey, row_type: type[AnyRow]) -> lis
     return from_parquet(found[0], row_type) if found else []
 
 
-def publish_rows(
+@dataclass(frozen=True)
+class Replacement(Generic[AnyRow]):
+    """What a partition is to become: the merged rows, and the object that they were merged with."""
+
+    key: ObjectKey
+    rows: list[AnyRow]
+    replaced_rows: list[AnyRow]
+    body: bytes
+    replaced_body: bytes | None
+    replaced_etag: str | None
+
+    @property
+    def is_change(self) -> bool:
+        """Whether there is anything to write."""
+        return self.body != self.replaced_body
+
+    def write(self, store: ObjectStore) -> None:
+        """Replace the partition whole, while it is still the one that was merged.
+
+        Raises:
+            ConditionFailed: Another writer was faster; merge again. On a store without conditional writes
+                nothing shows it (see `ObjectStore`).
+        """
+        if self.is_change:
+            store.write(self.key, self.body, Condition(self.replaced_etag))
+
+
+def merge_rows(
     store: ObjectStore,
     key: ObjectKey,
-    rows: Collection[AnyRow],
+    rows: Iterable[AnyRow],
     row_type: type[AnyRow],
+    *,
     newer: Callable[[AnyRow, AnyRow], AnyRow],
-) -> list[AnyRow]:
-    """Merge rows into one partition and replace it whole; the rows that it holds afterwards.
-
-    Two writers at once give the same as one after the other: the object is replaced only while it is
-    still the one that was read, else it is read and merged again, a bounded number of times. On a store
-    without conditional writes this holds for one writer at a time only (see `ObjectStore`).
+    then: Callable[[AnyRow], AnyRow] = lambda row: row,
+) -> Replacement[AnyRow]:
+    """What the partition becomes with these rows; writes nothing.
 
     Args:
         store: The bucket.
         key: The partition.
         rows: New rows, each identity once.
         row_type: Their type.
-        newer: Of a row that is there and a new one of the same identity, the one to keep.
+        newer: Of a row that is there and a new one of the same identity, the row to keep.
+        then: What is done to every row of the result, those that were there included.
+
+    Raises:
+        PermanentError: What is there is no table partition.
     """
-    for _ in range(MAX_PUBLISH_ATTEMPTS):
-        found = store.read(key)
-        merged = {row.identity: row for row in (from_parquet(found[0], row_type) if found else [])}
-        for row in rows:
-            there = merged.get(row.identity)
-            merged[row.identity] = newer(there, row) if there else row
-        body = to_parquet(merged.values(), row_type)
-        if found and found[0] == body:
-            return list(merged.values())
-        try:
-            store.write(key, body, Condition(etag=found[1] if found else None))
-        except ConditionFailed:
-            continue
-        return list(merged.values())
-    raise TransientError(
-        f"{key} is being replaced by others all the time; it is tried again later."
-    )
-
-
-def newer_contact_task(there: ContactTaskRow, new: ContactTaskRow) -> ContactTaskRow:
-    """The newest check wins; the contact task was first seen when any of both saw it first."""
-    latest = new if new.checked_time >= there.checked_time else there
-    return replace(latest, first_seen_time=min(there.first_seen_time, new.first_seen_time))
-
-
-def newer_capture(there: CaptureRow, new: CaptureRow) -> CaptureRow:
-    """A copied capture stays copied; of two copies or two failures the newer counts."""
-    latest = new
-    if there.outcome == "copied" and (
-        new.outcome != "copied"
-        or (there.copied_time and new.copied_time and there.copied_time > new.copied_time)
-    ):
-        latest = there
-    return replace(
-        latest,
-        first_seen_time=min(there.first_seen_time, new.first_seen_time),
-        attempts=max(there.attempts, new.attempts),
-    )
+    found = store.read(key)
+    body, etag = found or (None, None)
+    replaced_rows = from_parquet(body, row_type) if body is not None else []
+    merged = {row.identity: row for row in replaced_rows}
+    for row in rows:
+        there = merged.get(row.identity)
+        merged[row.identity] = newer(there, row) if there else row
+    result = [then(row) for row in merged.values()]
+    return Replacement(key, result, replaced_rows, to_parquet(result, row_type), body, etag)

@@ -41,6 +41,16 @@ class CaptureOptions:
     include_virtual_agent: bool = True
     include_screen_recordings: bool = True
 
+    def ask_for(self, kind: Kind, call_type: str | None, *, is_segment: bool | None) -> bool:
+        """Whether a query with these flags would answer such a capture, if the contact task has it."""
+        if kind == "screen_recording":
+            return self.include_screen_recordings
+        if kind == "recording" and (call_type or "").startswith("va-"):
+            return self.include_virtual_agent
+        if kind == "recording" and call_type != "consult" and is_segment is not None:
+            return is_segment == self.include_segments
+        return True
+
     def to_query(self) -> JsonObject:
         """The flags as members of the request's ``query`` object."""
         query: JsonObject = {"includeSegments": self.include_segments}

@@ -54,15 +54,25 @@ class DownloadRefused(ArchiveError):
     """The URL may not be fetched or the store refuses it; asking again does not help."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """The length and the ETag of what a URL gives; None for what the server does not say."""
+
+    size_bytes: int | None
+    etag: str | None
+
+
 @dataclass
 class Download:
     """One open download. Iterate over it once; it is closed at the end of the ``with`` block.
 
     Attributes:
         size_bytes: The announced length, or None where the server announces none.
+        etag: What the server says to tell one content from another, or None where it says nothing.
     """
 
     size_bytes: int | None
+    etag: str | None
     _response: requests.Response
 
     def __enter__(self) -> "Download":
@@ -133,12 +143,36 @@ class MediaClient:
             DownloadRefused: The host is not allowed, a redirect, or another 4xx.
             DownloadBroken: 429, 5xx or a broken connection.
         """
+        response = self._get(download_url, {})
+        if response.status_code == 200 and "Content-Encoding" not in response.headers:
+            length = response.headers.get("Content-Length", "")
+            size_bytes = int(length) if length.isdecimal() else None
+            return Download(size_bytes, response.headers.get("ETag"), response)
+        raise _refused(response)
+
+    def look(self, download_url: SecretStr) -> "Look":
+        """What the URL would give, at the cost of one byte (inferred: S3 allows no HEAD on it).
+
+        Raises:
+            ArchiveError: As `open`.
+        """
+        response = self._get(download_url, {"Range": "bytes=0-0"})
+        if response.status_code not in {200, 206}:
+            raise _refused(response)
+        total = response.headers.get("Content-Length", "")
+        if response.status_code == 206:
+            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            _beginning(response)  # read to its end, the connection is used again
+        response.close()
+        return Look(int(total) if total.isdecimal() else None, response.headers.get("ETag"))
+
+    def _get(self, download_url: SecretStr, headers: dict[str, str]) -> requests.Response:
         url = download_url.get_secret_value()
         self._check_host(url)
         try:
-            response = self._session.get(
+            return self._session.get(
                 url,
-                headers={"Accept": "*/*", "Accept-Encoding": "identity"},
+                headers={"Accept": "*/*", "Accept-Encoding": "identity", **headers},
                 timeout=self.timeout_seconds,
                 allow_redirects=False,
                 stream=True,
@@ -147,15 +181,6 @@ class MediaClient:
             raise DownloadBroken(
                 f"The media host cannot be reached ({type(error).__name__})."
             ) from None
-        if response.status_code == 200 and "Content-Encoding" not in response.headers:
-            length = response.headers.get("Content-Length", "")
-            return Download(int(length) if length.isdecimal() else None, response)
-        with response:
-            try:
-                body = response.raw.read(_MAX_REFUSAL_BYTES, decode_content=True)
-            except (HTTPError, OSError):
-                body = b""
-        raise _refusal(response.status_code, body, response.headers.get("Retry-After"))
 
     def _check_host(self, url: str) -> None:
         match = _URL_WITH_HOST.match(url)
@@ -176,6 +201,19 @@ class MediaClient:
                 f"The download URL of {host} is not https to a public host: such hosts must be listed by their "
                 f"full name in the extra field media_hosts of the connection {CONNECTION_ID}."
             )
+
+
+def _beginning(response: requests.Response) -> bytes:
+    try:
+        return response.raw.read(_MAX_REFUSAL_BYTES, decode_content=True)
+    except (HTTPError, OSError):
+        return b""
+
+
+def _refused(response: requests.Response) -> ArchiveError:
+    with response:
+        retry_after = response.headers.get("Retry-After")
+        return _refusal(response.status_code, _beginning(response), retry_after)
 
 
 def _is_private(host: str) -> bool:

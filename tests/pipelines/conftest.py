@@ -13,6 +13,7 @@ import pytest
 from include.domain.interval import HOUR, Interval, epoch_ms, from_epoch_ms
 from include.domain.object_keys import KeyLayout
 from include.pipelines import archive_captures as pipeline
+from include.pipelines import recheck_captures
 from include.pipelines.archive import Archive
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
@@ -85,6 +86,26 @@ class Centre:
             except pipeline.CapturesFailed:
                 continue
         pipeline.publish_tables(interval, archive, shards)
+
+    def recheck(self, run_id: str = "recheck") -> int:
+        """What the DAG `recheck_captures` does now; how many shards there were."""
+        archive = self.archive(run_id)
+        options = pipeline.ArchiveOptions(look_for_changes=True)
+        shards = recheck_captures.plan_recheck(self.client, archive)
+        for shard in shards:
+            try:
+                pipeline.archive_shard(shard, self.client, self.media, archive, options)
+            except pipeline.CapturesFailed:
+                continue
+        if shards:
+            recheck_captures.publish_recheck(archive, shards)
+        return len(shards)
+
+    def recheck_hourly(self, hours: int) -> None:
+        """Let so many hours pass, with a recheck after each."""
+        for _ in range(hours):
+            self.sandbox.advance(3600)
+            self.recheck()
 
     def truth(self, interval: Interval, **flags: Any) -> list[dict[str, Any]]:
         return truth_with_all(

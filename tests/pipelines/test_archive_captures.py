@@ -86,11 +86,17 @@ def test_an_older_cell_that_refuses_newer_flags_is_archived_without_them(open_ce
     assert centre.sandbox.requests()["counts"]["captures"]["400"] == 1
 
 
-def test_an_hour_beyond_the_reach_of_the_list_says_so(open_centre):
-    centre = open_centre(tasks_per_hour=5)
+def test_an_hour_beyond_the_reach_of_the_list_comes_from_the_search(open_centre):
+    centre = open_centre(tasks_per_hour=30)
+    hour = centre.hour(24 * 400)
 
-    with pytest.raises(PermanentError, match="reaches back 12 months"):
-        centre.run(centre.hour(24 * 400))
+    centre.run(hour)
+
+    assert len(centre.archived.rows("contact_tasks")) == 30
+    assert "tasks" not in centre.sandbox.requests()["counts"]
+    copied = {row["sha256"] for row in centre.archived.rows("captures")}
+    truth = centre.truth(hour)
+    assert copied == {c["sha256"] for task in truth for c in task["captures"] if c["listed"]}
 
 
 def test_the_hour_that_just_ended_is_listed_without_asking_about_the_future(open_centre):
@@ -382,7 +388,7 @@ def test_a_store_in_trouble_fails_the_shard_for_another_try_and_marks_no_capture
     [shard] = pipeline.plan_shards(hour, centre.client, archive, options)
 
     class FullStore(type(archive.store)):
-        def write_stream(self, key, chunks, size_bytes):
+        def write_stream(self, key, chunks, size_bytes, condition=None):
             raise TransientError("The object store answered 507.")
 
     full = replace(archive, store=FullStore(centre.s3, centre.bucket))

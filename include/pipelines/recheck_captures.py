@@ -1,0 +1,186 @@
+"""Looks again at what is not final yet: captures that come late, contact tasks that are listed late."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from include.domain.contact_centre import ContactTask
+from include.domain.errors import CapturesFailed
+from include.domain.interval import HOUR, Interval, hour_of
+from include.domain.merged_rows import newer_contact_task, settled
+from include.domain.new_rows import new_contact_task_row
+from include.domain.object_keys import DueMarker, ObjectKey
+from include.domain.rows import CaptureRow, ContactTaskRow
+from include.pipelines.archive import Archive
+from include.pipelines.archive_captures import (
+    Shard,
+    may_have_captures,
+    overdue_sentence,
+    publish_plan,
+    start_run,
+    write_plan,
+)
+from include.storage.tables import read_rows
+from include.webex.contact_task_listing import list_contact_tasks
+from include.webex.http_client import WebexClient
+
+log = logging.getLogger(__name__)
+
+MAX_HOURS_OF_ONE_RUN = 336  # two weeks; what is due beyond them is left to the next run
+MAX_HOURS_OF_ONE_WALK = 24  # what is listed at once lies in memory
+_DUE = "due.txt"
+
+
+def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
+    """Gather what is due now, oldest first, into working files; no shard at all when nothing is.
+
+    One listing of the due markers finds it, and without any nothing is asked of the API. Hours that are
+    due to be listed are listed in as few walks as they form spans; contact tasks that are due to be checked
+    are queried in full batches across hours, by `archive_captures.archive_shard`.
+    """
+    now = start_run(archive)
+    due = _of_the_oldest_hours(archive.due_markers(now))
+    if not due:
+        log.info("Nothing is due.")
+        return []
+    hours = sorted({marker.hour for marker in due})
+    to_list = sorted(
+        {marker.hour for marker in due if marker.kind == "list"}
+        # Nobody knows its contact tasks: the run that was to archive it died.
+        | {hour for hour in hours if not archive.store.head(_contact_tasks_key(archive, hour))}
+    )
+    to_query: list[ContactTaskRow] = []
+    to_publish: list[ContactTaskRow] = []
+    for hour, listed in _with_contact_tasks(client, hours, to_list, now):
+        known, late, changed = _look_up(archive, hour, listed, now)
+        to_query += [row for row in late if may_have_captures(row)]
+        to_query += [replace(row, checked_time=now) for row in known if _is_due(row, now)]
+        to_publish += [*late, *changed]
+    archive.mark_for_listing(to_list, now)
+    markers = "".join(f"{marker.key}\n" for marker in due)
+    archive.store.write(archive.working_file(_DUE), markers.encode())
+    log.info(
+        "%d hours are due, %d of them are listed again; %d contact tasks are due.",
+        len(hours),
+        len(to_list),
+        len(to_query),
+    )
+    return write_plan(archive, to_query, to_publish)
+
+
+def _of_the_oldest_hours(markers: Iterable[DueMarker]) -> list[DueMarker]:
+    """What is purged first comes first; the rest stays due."""
+    found = list(markers)
+    hours = sorted({marker.hour for marker in found})[:MAX_HOURS_OF_ONE_RUN]
+    return [marker for marker in found if marker.hour in set(hours)]
+
+
+def _contact_tasks_key(archive: Archive, hour: datetime) -> ObjectKey:
+    return archive.keys.table_partition("contact_tasks", hour)
+
+
+def _with_contact_tasks(
+    client: WebexClient, hours: Sequence[datetime], to_list: Sequence[datetime], now: datetime
+) -> Iterator[tuple[datetime, list[ContactTask]]]:
+    """Each hour with the contact tasks that a listing shows now; none where it is not to be listed."""
+    spans = {span[0]: span for span in _spans(to_list)}
+    listed: dict[datetime, list[ContactTask]] = defaultdict(list)
+    for hour in hours:
+        if hour in spans:
+            interval = Interval(hour, spans[hour][-1] + HOUR)
+            for contact_task in list_contact_tasks(client, interval, now):
+                listed[hour_of(contact_task.created_time)].append(contact_task)
+        yield hour, listed.pop(hour, [])
+
+
+def _spans(hours: Sequence[datetime]) -> list[list[datetime]]:
+    """Ascending hours, as runs of neighbours."""
+    spans: list[list[datetime]] = []
+    for hour in hours:
+        if spans and hour - spans[-1][-1] == HOUR and len(spans[-1]) < MAX_HOURS_OF_ONE_WALK:
+            spans[-1].append(hour)
+        else:
+            spans.append([hour])
+    return spans
+
+
+def _look_up(
+    archive: Archive, hour: datetime, listed: Sequence[ContactTask], now: datetime
+) -> tuple[list[ContactTaskRow], list[ContactTaskRow], list[ContactTaskRow]]:
+    """The hour's known contact tasks in the light of a new listing, those listed late, and those it changed."""
+    known = {
+        row.identity: row
+        for row in read_rows(archive.store, _contact_tasks_key(archive, hour), ContactTaskRow)
+    }
+    captures: dict[str, list[CaptureRow]] = defaultdict(list)
+    if listed:
+        key = archive.keys.table_partition("captures", hour)
+        for capture in read_rows(archive.store, key, CaptureRow):
+            captures[capture.task_id].append(capture)
+    late: list[ContactTaskRow] = []
+    changed: list[ContactTaskRow] = []
+    for contact_task in listed:
+        new = new_contact_task_row(contact_task, archive.keys.org_id, now, archive.policy)
+        there = known.get(new.identity)
+        if there is None:
+            late.append(new)
+            continue
+        # To list is not to check: what is due stays due, and what is final stays checked when it was.
+        told = newer_contact_task(
+            there, replace(new, checked_time=there.checked_time, capture_state=there.capture_state)
+        )
+        told = settled(told, captures[told.task_id], archive.policy)
+        if told != there:
+            known[told.identity] = told
+            changed.append(told)
+    return list(known.values()), late, changed
+
+
+def _is_due(row: ContactTaskRow, now: datetime) -> bool:
+    return row.next_check_time is not None and row.next_check_time <= now
+
+
+def publish_recheck(archive: Archive, shards: Sequence[Shard]) -> None:
+    """Merge what the run found into the partitions of the hours that were due, and end their due markers.
+
+    Raises:
+        CapturesFailed: At the end, when a shard did not finish, a capture failed, a contact task became
+            ``overdue``, or one that is not archived is about to be purged.
+        TransientError: Other writers replaced a partition again and again.
+    """
+    found = archive.store.read(archive.working_file(_DUE))
+    due = [ObjectKey(key) for key in found[0].decode().split()] if found else []
+    hours = {marker.hour for key in due if (marker := archive.keys.parse_due_marker(key))}
+    published = publish_plan(archive, sorted(hours), shards)
+    if published.is_whole:
+        # The partitions have markers of their own by now; what is left to do has a later one.
+        archive.store.delete([*due, *archive.own_working_files()])
+    sentences = list(published.failures)
+    if published.overdue:
+        sentences.append(overdue_sentence(published.overdue))
+    sentences += _purge_sentences(published.contact_tasks, archive)
+    if sentences:
+        raise CapturesFailed(" ".join(sentences))
+
+
+def _purge_sentences(rows: Iterable[ContactTaskRow], archive: Archive) -> list[str]:
+    """An alarm while there is still time: what Webex soon deletes and is not here."""
+    now = archive.now()
+    near = [
+        row
+        for row in rows
+        if archive.policy.is_purge_near(row.created_time, now)
+        and (
+            row.capture_state == "failed"
+            or (row.capture_state == "pending" and row.capture_requested and not row.capture_count)
+        )
+    ]
+    if not near:
+        return []
+    first = min(row.created_time for row in near)
+    return [
+        f"{len(near)} contact tasks are not archived and their captures are purged soon, the first of them "
+        f"at {archive.policy.purge_time(first)}: see last_error in the table captures, and mend it before."
+    ]
