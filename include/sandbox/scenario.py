@@ -138,6 +138,9 @@ class Scenario:
     search_query_error: Annotated[
         Literal["http_400", "graphql"], "A bad query: 400, or errors[] in a 200. Unknown."
     ] = "http_400"
+    search_unknown_fields: Annotated[
+        str, "Fields that search does not know; reported: queue, the earlier name of lastQueue."
+    ] = "queue"
     search_variables_in_pagination: Annotated[
         bool, "Variables may be used inside pagination. Unknown."
     ] = False

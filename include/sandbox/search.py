@@ -47,18 +47,30 @@ _SCALARS = (
     "destination",
     "captureRequested",
     "recordingCount",
+    "recordingErrorCount",
+    "recordingFileSize",
     "isRecordingDeleted",
     "isTranscriptionAvailable",
+    "lastWrapupCodeName",
+    "terminationType",
 )
 _NOTHING: dict[str, object] = {}
 _PERSON: dict[str, object] = {"id": _NOTHING, "name": _NOTHING}
 # Every field that can be selected of a root, with the fields within it.
 _RESPONSE: dict[str, object] = {
     "tasks": dict.fromkeys(_SCALARS, _NOTHING)
-    | {"lastQueue": _PERSON, "lastAgent": _PERSON, "owner": _PERSON},
+    | {"lastQueue": _PERSON, "lastAgent": _PERSON, "owner": _PERSON, "queue": _PERSON},
     "pageInfo": {"hasNextPage": _NOTHING, "endCursor": _NOTHING},
 }
-_CAPTURE_FIELDS = frozenset({"recordingCount", "isRecordingDeleted", "isTranscriptionAvailable"})
+_CAPTURE_FIELDS = frozenset(
+    {
+        "recordingCount",
+        "recordingErrorCount",
+        "recordingFileSize",
+        "isRecordingDeleted",
+        "isTranscriptionAvailable",
+    }
+)
 
 # Documented is "ended"; the others are inferred from the names that task events bear.
 _STATUS = {
@@ -95,6 +107,7 @@ def answer_search(
             text,
             variables,
             state.clock.now_ms(),
+            unknown_fields=frozenset(state.scenario.search_unknown_fields.split(",")),
             variables_in_pagination=state.scenario.search_variables_in_pagination,
         )
     except QueryError as error:
@@ -173,7 +186,12 @@ def _read_request(content_type: str, body: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _read_query(
-    text: str, variables: dict[str, Any], now_ms: int, *, variables_in_pagination: bool
+    text: str,
+    variables: dict[str, Any],
+    now_ms: int,
+    *,
+    unknown_fields: frozenset[str],
+    variables_in_pagination: bool,
 ) -> _Asked:
     query = parse_query(text)
     for each in query.selection:
@@ -182,7 +200,7 @@ def _read_query(
     root, *others = query.selection
     if others:
         raise QueryError("InvalidSyntax", "the sandbox answers one root in a query.")
-    _check_fields(root, _RESPONSE, root.name)
+    _check_fields(root, _RESPONSE, root.name, unknown_fields)
     _check_arguments(query, root)
     if used_variables(root.arguments.get("pagination")) and not variables_in_pagination:
         raise QueryError("WrongType", "pagination takes no variables: write the cursor.", root.name)
@@ -214,7 +232,9 @@ def _wrong_type(path: str, argument: str, wanted: str) -> QueryError:
     return QueryError("WrongType", f"argument '{argument}' should be {wanted}", path)
 
 
-def _check_fields(selected: Selected, known: Mapping[str, object], path: str) -> None:
+def _check_fields(
+    selected: Selected, known: Mapping[str, object], path: str, unknown: frozenset[str]
+) -> None:
     if known and not selected.selection:
         raise QueryError("SubSelectionRequired", f"select fields of '{selected.name}'", path)
     if selected.selection and not known:
@@ -223,11 +243,11 @@ def _check_fields(selected: Selected, known: Mapping[str, object], path: str) ->
         raise QueryError("FieldsConflict", "the sandbox merges no field selected twice", path)
     for each in selected.selection:
         within = f"{path}/{each.name}"
-        if each.name not in known:
+        if each.name not in known or each.name in unknown:
             raise _undefined(each.name, selected.name, within)
         if each.arguments:
             raise QueryError("UnknownArgument", f"'{each.name}' takes no argument", within)
-        _check_fields(each, cast("dict[str, object]", known[each.name]), within)
+        _check_fields(each, cast("dict[str, object]", known[each.name]), within, unknown)
 
 
 def _check_arguments(query: Query, root: Selected) -> None:
@@ -376,6 +396,9 @@ def _row(
         "lastQueue": queue,
         "lastAgent": owner,
         "owner": owner,
+        "lastWrapupCodeName": attributes.get("reasonCode"),
+        # Inferred: the words are not published.
+        "terminationType": attributes["status"] if has_ended else None,
     }
     if not _CAPTURE_FIELDS.isdisjoint(names):
         values |= _capture_values(state, contact_task, seen_ms)
@@ -394,6 +417,12 @@ def _capture_values(state: SandboxState, contact_task: ContactTask, seen_ms: int
     recordings = [each for each in captures if each.kind == "recording"]
     return {
         "recordingCount": sum(each.is_listed(seen_ms) for each in recordings),
+        "recordingErrorCount": 0,
+        "recordingFileSize": sum(
+            state.body_of(contact_task, each, seen_ms).size_bytes
+            for each in recordings
+            if each.is_listed(seen_ms)
+        ),
         "isRecordingDeleted": any(each.is_purged(seen_ms) for each in recordings),
         "isTranscriptionAvailable": any(
             each.kind == "transcript" and each.is_listed(seen_ms) for each in captures

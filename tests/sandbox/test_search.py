@@ -15,7 +15,8 @@ TO_MS = NOW_MS - 4 * HOUR_MS
 FIELDS = """
     id status isActive channelType channelSubType createdTime endedTime totalDuration
     connectedDuration direction origin destination captureRequested recordingCount
-    isRecordingDeleted isTranscriptionAvailable lastQueue { id name } lastAgent { id name }
+    recordingErrorCount recordingFileSize isRecordingDeleted isTranscriptionAvailable
+    lastWrapupCodeName terminationType lastQueue { id name } lastAgent { id name }
     owner { id name }"""
 OTHER_ORG_ID = "11111111-2222-4333-8444-555555555555"
 
@@ -106,6 +107,12 @@ def test_every_field_tells_the_truth(open_sandbox):
             wanted["ended_ms"] - wanted["created_ms"] if has_ended else None
         )
         assert row["recordingCount"] == sum(each["listed"] for each in recordings)
+        assert row["recordingFileSize"] == sum(
+            each["size_bytes"] for each in recordings if each["listed"]
+        )
+        assert row["recordingErrorCount"] == 0
+        assert row["lastWrapupCodeName"] == attributes.get("reasonCode")
+        assert row["terminationType"] == (attributes["status"] if has_ended else None)
         assert row["isRecordingDeleted"] is any(each["purged"] for each in recordings)
         for name, there in (("lastQueue", "queue"), ("lastAgent", "owner"), ("owner", "owner")):
             assert row[name] == (
@@ -133,6 +140,20 @@ def test_exactly_the_selected_fields_come(open_sandbox):
     assert {tuple(row) for row in few["tasks"]} == {("status", "owner")}
     assert {tuple(row["owner"]) for row in few["tasks"] if row["owner"]} == {("name",)}
     assert bare == {"data": {"task": {"pageInfo": {"endCursor": None}}}}
+
+
+def test_field_names_drift_by_switch(open_sandbox):
+    newer, older = open_sandbox(), open_sandbox(search_unknown_fields="lastQueue,lastAgent")
+
+    for client, known, unknown in (
+        (newer, "lastQueue lastAgent owner", "queue"),
+        (older, "queue owner", "lastQueue lastAgent"),
+    ):
+        for name in known.split():
+            assert any(row[name] for row in rows_of(client, fields=f"{name} {{ id }}"))
+        for name in unknown.split():
+            reason = reason_of(client.search(a_query(fields=f"{name} {{ id }}")))
+            assert f"FieldUndefined@[taskDetails/tasks/{name}]" in reason
 
 
 def test_ended_time_finds_contact_tasks_in_the_hour_they_ended(open_sandbox):
