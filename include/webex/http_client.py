@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import socket
 import time
 import uuid
@@ -30,6 +31,9 @@ MAX_THROTTLED_ATTEMPTS = 300
 _TIMEOUT_SECONDS = (10, 60)
 _DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
 _MAX_ANSWER_BYTES = 256 << 20
+_MAX_EXPLANATION_BYTES = 64 << 10
+# How graphql-java begins to tell that it is the query that is wrong; anything else may pass.
+_FAULTY_QUERY = re.compile(r"Validation ?Error|Invalid ?Syntax|FieldUndefined", re.IGNORECASE)
 
 
 class Throttled(TransientError):
@@ -45,7 +49,15 @@ class TooLarge(PermanentError):
 
 
 class Refused(PermanentError):
-    """400 or 422: the request itself is refused; a smaller one may tell which part of it."""
+    """400, 422 or a faulty query: the request itself is refused; a smaller one may tell which part of it.
+
+    Attributes:
+        explanation: What the API says about it. It may hold anything, so it is read but never shown.
+    """
+
+    def __init__(self, message: str, explanation: str = "") -> None:
+        super().__init__(message)
+        self.explanation = SecretStr(explanation)
 
 
 class Unauthorized(PermanentError):
@@ -82,7 +94,7 @@ class WebexClient:
 
     def get(self, path: str, parameters: Mapping[str, str | int]) -> JsonObject:
         """GET a path of the API; the answer's JSON object. See `request`."""
-        return self._request("GET", path, params=dict(parameters))
+        return self._request("GET", path, params=dict(parameters), read=_list_answer)
 
     def post(self, path: str, body: JsonObject) -> JsonObject:
         """POST a JSON body to a path of the API; the answer's JSON object. See `request`.
@@ -94,7 +106,20 @@ class WebexClient:
             PermanentError: 403, 404, a redirect or an answer of another org.
             TransientError: Still failing when attempts or time are used up.
         """
-        return self._request("POST", path, json_body=body)
+        return self._request("POST", path, json_body=body, read=_list_answer)
+
+    def post_query(self, path: str, query: str, parameters: Mapping[str, str | int]) -> JsonObject:
+        """POST a GraphQL query to a path of the API; the answer's JSON object, whose ``data`` is an object.
+
+        An answer that tells any error is none, since it may lack a part.
+
+        Raises:
+            Refused: 400, 422, or a 200 that tells that the query is faulty.
+            ArchiveError: As of `post`.
+        """
+        return self._request(
+            "POST", path, params=dict(parameters), json_body={"query": query}, read=_query_answer
+        )
 
     def _request(
         self,
@@ -102,6 +127,8 @@ class WebexClient:
         path: str,
         params: dict[str, str | int] | None = None,
         json_body: JsonObject | None = None,
+        *,
+        read: Callable[[bytes, str], JsonObject],
     ) -> JsonObject:
         if self._access_token is None:  # outside the retries: it waits a bounded time of its own
             self._access_token = self.read_access_token(None)
@@ -113,26 +140,31 @@ class WebexClient:
             before_sleep=_log_retry,
             reraise=True,
         )
-        return attempts(self._send_with_current_token, method, path, params, json_body)
 
-    def _send_with_current_token(
-        self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
-    ) -> JsonObject:
+        def send() -> JsonObject:
+            answer = read(self._send(method, path, params, json_body), path)
+            self._check_org(answer, path)
+            return answer
+
+        return attempts(self._send_with_current_token, send)
+
+    def _send_with_current_token(self, send: Callable[[], JsonObject]) -> JsonObject:
         try:
-            return self._send(method, path, params, body)
+            return send()
         except Unauthorized as refusal:
             try:
                 self._access_token = self.read_access_token(self._access_token)
             except TransientError:  # nobody stored another one: this one is refused for good
                 raise TokenRejected(str(refusal)) from None
         try:
-            return self._send(method, path, params, body)
+            return send()
         except Unauthorized as refusal:
             raise TokenRejected(str(refusal)) from None
 
     def _send(
         self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
-    ) -> JsonObject:
+    ) -> bytes:
+        """The content of a 200."""
         assert self._access_token is not None
         self.budget.acquire()
         try:
@@ -168,9 +200,7 @@ class WebexClient:
             raise TransientError(
                 f"The answer of {path} broke off ({type(error).__name__})."
             ) from None
-        answer = _json_object(content, path)
-        self._check_org(answer, path)
-        return answer
+        return content
 
     def _check_org(self, answer: JsonObject, path: str) -> None:
         meta = answer.get("meta")
@@ -199,7 +229,10 @@ def _check_status(response: requests.Response, content: bytes, path: str, base_u
             "is no longer authorised in Control Hub."
         )
     if status in {400, 422}:
-        raise Refused(f"{path} answered {status}{tracking}: the API refuses the request.")
+        raise Refused(
+            f"{path} answered {status}{tracking}: the API refuses the request.",
+            content[:_MAX_EXPLANATION_BYTES].decode(errors="replace"),
+        )
     if status == 413:
         raise TooLarge(f"{path} answered 413{tracking}: the answer would be too large.")
     if status == 403:
@@ -237,9 +270,25 @@ def _json_object(content: bytes, path: str) -> JsonObject:
         parsed = None
     if not isinstance(parsed, dict):
         raise TransientError(f"{path} answered 200 with something that is not a JSON object.")
-    answer = cast("JsonObject", parsed)
+    return cast("JsonObject", parsed)
+
+
+def _list_answer(content: bytes, path: str) -> JsonObject:
+    answer = _json_object(content, path)
     if not isinstance(answer.get("data"), list):
         raise TransientError(f"{path} answered 200 without a list of data.")
+    return answer
+
+
+def _query_answer(content: bytes, path: str) -> JsonObject:
+    answer = _json_object(content, path)
+    if answer.get("errors"):
+        explanation = json.dumps(answer["errors"])
+        if _FAULTY_QUERY.search(explanation):
+            raise Refused(f"{path} answered 200, and that the query is faulty.", explanation)
+        raise TransientError(f"{path} answered 200 with errors of its own.")
+    if not isinstance(answer.get("data"), dict):
+        raise TransientError(f"{path} answered 200 without an object of data.")
     return answer
 
 

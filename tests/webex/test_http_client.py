@@ -381,6 +381,63 @@ def test_a_200_that_is_no_answer_is_a_trouble(body: bytes):
         webex.close()
 
 
+QUERY_ERRORS = {
+    "a fault of its own": (
+        b'{"errors":[{"message":"Exception while fetching data"}],"data":{}}',
+        TransientError,
+    ),
+    "part of an answer": (b'{"errors":[{}],"data":{"taskDetails":{"tasks":[]}}}', TransientError),
+    "no object": (b'{"data":[]}', TransientError),
+    "nothing": (b'{"data":null}', TransientError),
+    "no JSON": (b"<html>", TransientError),
+    "an unknown field": (
+        b'{"errors":[{"message":"Validation error (FieldUndefined@[a/b])"}]}',
+        Refused,
+    ),
+    "a class": (b'{"errors":[{"extensions":{"classification":"ValidationError"}}]}', Refused),
+    "bad syntax": (b'{"errors":[{"message":"Invalid Syntax : offending token"}]}', Refused),
+}
+
+
+@pytest.mark.parametrize(("body", "error"), QUERY_ERRORS.values(), ids=QUERY_ERRORS)
+def test_a_query_answered_200_with_errors_is_no_answer(body: bytes, error: type[ArchiveError]):
+    """A part of an answer must never look like all of it; only a faulty query is not repeated."""
+    with a_server(lambda handler: reply(handler, 200, body)) as url:
+        webex = a_client_at(url)
+
+        with pytest.raises(error, match="200"):
+            webex.post_query("/search", "{ taskDetails }", {})
+
+        assert granted(webex) == (1 if error is Refused else http_client.MAX_ATTEMPTS)
+        webex.close()
+
+
+@pytest.mark.parametrize("told", ["http_400", "graphql"])
+def test_why_a_query_is_refused_can_be_read_but_is_never_shown(
+    start_sandbox: Callable[..., Sandbox], told: str
+):
+    webex = a_client_of(start_sandbox(search_query_error=told))
+
+    with pytest.raises(Refused) as raised:
+        webex.post_query("/search", "{ someone { phone } }", {"orgId": ORG_ID})
+
+    assert "someone" in raised.value.explanation.get_secret_value()
+    assert "someone" not in repr(raised.value.__dict__) + str(raised.value)
+    webex.close()
+
+
+def test_a_query_names_its_org_and_is_answered(start_sandbox: Callable[..., Sandbox]):
+    webex = a_client_of(start_sandbox())
+    query = f"{{ task(from: {NOW_MS - 1}, to: {NOW_MS}) {{ tasks {{ id }} }} }}"
+
+    assert webex.post_query("/search", query, {"orgId": ORG_ID}) == {
+        "data": {"task": {"tasks": []}}
+    }
+    with pytest.raises(PermanentError, match="403"):
+        webex.post_query("/search", query, {"orgId": "11111111-2222-4333-8444-555555555555"})
+    webex.close()
+
+
 @pytest.mark.parametrize("status", [408, 425, 500, 599])
 def test_these_statuses_may_pass(status: int):
     with a_server(lambda handler: reply(handler, status, b"")) as url:
