@@ -7,15 +7,14 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import cast
 
-from include.domain.contact_centre import ContactTask, JsonObject
+from include.domain.contact_centre import UNIDENTIFIED, ContactTask, JsonObject
 from include.domain.errors import PermanentError
 from include.domain.interval import Interval, epoch_ms, from_epoch_ms
-from include.webex.http_client import Refused, TooLarge, WebexClient
+from include.webex.http_client import TooLarge, WebexClient
 
 MAX_CONTACT_TASKS_PER_PAGE = 1000  # documented
 MICROSECOND = timedelta(microseconds=1)
-REACH = timedelta(days=365)  # seen live: `from` at most 12 months ago
-_UNIDENTIFIED = "unidentified-"
+REACH = timedelta(days=365)  # seen live: `from` at most 12 months ago; else contact_task_search.py
 _KNOWN_ATTRIBUTES = frozenset(
     {
         "owner", "queue", "channelType", "status", "createdTime", "lastUpdatedTime", "captureRequested",
@@ -101,13 +100,6 @@ def _query_page(
         answer = client.get("/v1/tasks", parameters)
     except TooLarge:
         return None
-    except Refused as refusal:
-        if now - from_epoch_ms(from_ms) <= REACH:
-            raise
-        raise PermanentError(
-            f"{refusal} The contact task list reaches back 12 months, and this interval begins earlier: its contact "
-            "tasks can no longer be listed this way."
-        ) from None
     page: list[ContactTask] = []
     position = from_epoch_ms(from_ms + 1)
     for item in cast("list[object]", answer["data"]):
@@ -176,12 +168,7 @@ def unidentified(element: JsonObject) -> str:
     """A stable id for an element that came without one."""
     content = json.dumps(element, sort_keys=True, default=str)
     digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{_UNIDENTIFIED}{digest}"
-
-
-def is_identified(task_id: str) -> bool:
-    """Whether the API gave the id, so that it can be asked about."""
-    return not task_id.startswith(_UNIDENTIFIED)
+    return f"{UNIDENTIFIED}{digest}"
 
 
 def _object(value: object) -> JsonObject:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.domain.contact_centre import is_identified
 from include.domain.errors import ArchiveError, PermanentError
 from include.domain.interval import HOUR, Interval, epoch_ms, from_epoch_ms
 from include.sandbox.server import Sandbox
 from include.webex.contact_tasks import (
     boolean,
     instant,
-    is_identified,
     iter_contact_tasks,
     parse_contact_task,
     text,
