@@ -10,7 +10,8 @@ downloaded again, and each row is there once. Use *Trigger → Backfill* for a r
 **When it fails:** a capture that could not be copied is a row with the outcome `failed` and stops nothing else;
 the run fails at its end and names it, and clearing the failed Airflow tasks tries it again. A wrong setting
 fails at once and the log names the field. Without a usable access token it waits two minutes for
-`refresh_access_token`, then says so and is tried again.
+`refresh_access_token`, then says so and is tried again. A run that failed, and an hour that is not archived two
+hours after it ended, are told to a person by e-mail or a webhook, where these are set up.
 
 It needs the connections `webex_contact_center` and `wxcc_store` and the pool `wxcc_api`, which bounds how many
 Airflow tasks speak to Webex at once. While that pool is missing, Airflow leaves this DAG's Airflow tasks in the
@@ -24,7 +25,9 @@ import pendulum
 from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
 
 from include.pipelines import archive_captures as pipeline
+from plugins.alerts import alert_a_person
 from plugins.archive_run import API_POOL, ARCHIVE_PARAMS, archive_run
+from plugins.deadlines import finished_within
 from plugins.fail_fast import fail_fast
 
 
@@ -38,6 +41,8 @@ from plugins.fail_fast import fail_fast
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": 2.0,
     },
+    on_failure_callback=alert_a_person(),
+    deadline=finished_within(timedelta(hours=2)),
     params=ARCHIVE_PARAMS,
     tags=["webex", "archive"],
     doc_md=__doc__,

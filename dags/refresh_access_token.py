@@ -19,6 +19,7 @@ import pendulum
 from airflow.sdk import CronDataIntervalTimetable, dag, task
 
 from include.pipelines import refresh_access_token as pipeline
+from plugins.alerts import alert_a_person
 from plugins.fail_fast import fail_fast
 from plugins.token_store import VariableTokenStore
 from plugins.webex_hook import WebexContactCenterHook
@@ -30,6 +31,7 @@ from plugins.webex_hook import WebexContactCenterHook
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
+    on_failure_callback=alert_a_person(),
     tags=["webex", "token"],
     doc_md=__doc__,
 )

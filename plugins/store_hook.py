@@ -7,7 +7,7 @@ from botocore.config import Config
 
 from include.domain.errors import PermanentError
 from include.storage.object_store import CONNECTION_ID, ObjectStore
-from plugins.webex_hook import get_connection
+from plugins.connections import get_connection
 
 # What the connection's own config_kwargs do not say.
 _DEFAULTS = Config(

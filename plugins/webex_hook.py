@@ -1,14 +1,15 @@
 """Turns the Airflow connection `webex_contact_center` into what the program needs."""
 
-from airflow.sdk import BaseHook, Connection
+from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from include.domain.errors import ArchiveError, PermanentError
+from include.domain.errors import ArchiveError
 from include.pipelines.refresh_access_token import utc_now, wait_for_access_token
 from include.webex.connection import CONNECTION_ID, WebexConnection
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
 from include.webex.rate_budget import SharedRateBudget
+from plugins.connections import get_connection
 from plugins.token_store import VariableTokenStore
 
 CONCURRENT_DOWNLOADS = 16
@@ -80,21 +81,3 @@ class WebexContactCenterHook(BaseHook):
         except ArchiveError as error:
             return False, str(error)
         return True, f"{connection.base_url} answered for org {connection.org_id}."
-
-
-def get_connection(connection_id: str) -> Connection:
-    """An Airflow connection, or a sentence that says how to make it.
-
-    Raises:
-        PermanentError: There is none of that name.
-    """
-    try:
-        return BaseHook.get_connection(connection_id)
-    except Exception as error:
-        # Airflow raises different classes in a task, in the API server and in a plain process.
-        if type(error).__name__ not in {"AirflowNotFoundException", "AirflowRuntimeError"}:
-            raise
-        raise PermanentError(
-            f"The connection {connection_id} does not exist: create it in the UI (Admin, Connections) or set the "
-            f"environment variable AIRFLOW_CONN_{connection_id.upper()}."
-        ) from None

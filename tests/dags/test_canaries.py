@@ -25,7 +25,7 @@ ACCESS_KEY_SECRET = "canary-s3-secret-77aa"
     ids=["canaries"],
 )
 def test_no_secret_and_no_personal_data_outside_the_places_made_for_them(
-    runner, sandbox, airflow_home, capfd
+    runner, sandbox, airflow_home, receivers, capfd
 ):
     runner.store["password"] = ACCESS_KEY_SECRET
     runner.run("refresh_access_token")
@@ -44,7 +44,12 @@ def test_no_secret_and_no_personal_data_outside_the_places_made_for_them(
     captured = capfd.readouterr()
     places = {"standard output": captured.out.encode(), "standard error": captured.err.encode()}
     places |= {str(path): path.read_bytes() for path in airflow_home.rglob("*") if path.is_file()}
+    places["alerts by webhook"] = "".join(receivers.texts).encode()
+    places["alerts by e-mail"] = "".join(receivers.email_texts).encode()
     assert len(places["standard output"]) > 10_000
+    for alerts in (places["alerts by webhook"], places["alerts by e-mail"]):
+        assert b"archive_captures failed" in alerts
+        assert b"refresh_access_token failed" in alerts
     assert any(path.endswith("airflow.db") for path in places)
 
     searched = {

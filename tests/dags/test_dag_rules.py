@@ -1,6 +1,7 @@
 """House rules of every DAG; each message says how to mend it."""
 
 import ast
+from datetime import timedelta
 
 import pytest
 
@@ -57,6 +58,26 @@ def test_every_airflow_task_retries_and_the_dag_is_tagged(dagbag, dag_file):
     assert all(task.retries >= 1 for task in dag.tasks), "outages pass: set retries in default_args"
 
 
+def test_a_run_that_fails_is_told_to_a_person(dagbag, dag_file):
+    from plugins.alerts import AlertNotifier
+
+    assert isinstance(dagbag.dags[dag_file.stem].on_failure_callback, AlertNotifier), (
+        "pass on_failure_callback=alert_a_person() to @dag; it is in plugins.alerts"
+    )
+
+
+def test_a_deadline_is_known_to_airflow(dagbag, dag_file):
+    """Airflow creates no run of a DAG whose kind of deadline no plugin has registered."""
+    from airflow.plugins_manager import get_deadline_references_plugins
+
+    deadlines = dagbag.dags[dag_file.stem].deadline or []
+    unknown = {type(it.reference) for it in deadlines} - set(
+        get_deadline_references_plugins().values()
+    )
+
+    assert not unknown, "use plugins.deadlines.finished_within; `make env` registers its plugin"
+
+
 def test_a_dag_file_holds_no_logic(dag_file):
     tree = ast.parse(dag_file.read_text())
     docstring_lines = len((ast.get_docstring(tree, clean=False) or "").splitlines())
@@ -89,6 +110,12 @@ def test_parsing_opens_no_socket_and_reads_no_connection(dag_file, monkeypatch):
 
     monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", "not readable as a connection")
     runpy.run_path(str(dag_file))
+
+
+def test_an_hour_that_is_not_archived_has_a_deadline(dagbag):
+    deadlines = dagbag.dags["archive_captures"].deadline
+
+    assert [it.interval for it in deadlines] == [timedelta(hours=2)]
 
 
 def test_only_one_airflow_task_of_the_project_refreshes(dagbag):
