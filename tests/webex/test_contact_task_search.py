@@ -264,6 +264,18 @@ def test_cursors_without_end_fail_and_never_loop(page: list[Any], is_new: bool):
         walk(EndlessSearch(page, page_infos), records_max=50)
 
 
+@pytest.mark.parametrize("page_info", [{"hasNextPage": True, "endCursor": None}, {}, None], ids=str)
+def test_a_full_page_without_a_cursor_is_not_the_end(page_info: object):
+    class CursorlessSearch(FakeSearch):
+        def post_query(self, path: str, query: str, parameters: dict[str, Any]) -> dict[str, Any]:
+            answer = super().post_query(path, query, parameters)
+            return answer_of(answer["data"]["taskDetails"]["tasks"], page_info)
+
+    rows = rows_at(*range(0, 400, 10))
+
+    assert sorted(walk(CursorlessSearch(rows))) == sorted(name for name, _ in rows)
+
+
 def test_several_channel_types_are_several_searches():
     search = FakeSearch(rows_at(1, 2))
 
