@@ -4,6 +4,7 @@ from typing import Any
 
 _DISTRIBUTION = "webex-contact-center-archive"
 _TEXT: dict[str, object] = {"type": ["string", "null"]}
+_DAYS: dict[str, object] = {"type": ["integer", "null"], "minimum": 1}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -44,6 +45,21 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Requests per minute",
                         "description": "The rate budget of the client id, over everything that runs at once.",
                         "schema": {"type": ["integer", "null"], "minimum": 1, "default": 50},
+                    },
+                    "retention_days": {
+                        "label": "Retention in days",
+                        "description": "The org's purge policy (Control Hub); empty means nothing is purged.",
+                        "schema": _DAYS,
+                    },
+                    "settling_days": {
+                        "label": "Settling time in days",
+                        "description": "How long after its last change a contact task is looked at; default 2.",
+                        "schema": _DAYS,
+                    },
+                    "horizon_days": {
+                        "label": "Horizon in days",
+                        "description": "How long after its creation a capture is waited for; default 14.",
+                        "schema": _DAYS,
                     },
                     "token_url": {
                         "label": "Token URL",

@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.domain.errors import CapturesFailed, PermanentError
+from include.domain.errors import CapturesFailed, PermanentError, VerificationFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,7 +23,7 @@ def fail_fast(function: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (PermanentError, CapturesFailed) as error:
+        except (PermanentError, CapturesFailed, VerificationFailed) as error:
             raise AirflowFailException(str(error)) from None
 
     return wrapper

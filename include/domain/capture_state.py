@@ -26,7 +26,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from include.domain.rows import CaptureState, Outcome
+from include.domain.rows import CaptureState, ContactTaskRow, Outcome
 
 # The documented statuses after which no new recording starts; a status the API adds counts as open.
 CLOSED_STATUSES = frozenset({"completed", "abandoned", "ended"})
@@ -125,6 +125,12 @@ def capture_progress(
         # All that can be had is here: the look that may call it final need not wait for the next doubling.
         next_check_time = min(next_check_time, settling_until)
     return CaptureProgress(state, next_check_time)
+
+
+def is_at_risk(row: ContactTaskRow) -> bool:
+    """Whether something of a contact task is not archived that a purge would end for good."""
+    is_awaited = row.capture_state == "pending" and row.capture_requested and not row.capture_count
+    return is_awaited or row.capture_state in {"failed", "overdue"}
 
 
 def _distance(created_time: datetime, now: datetime, policy: CapturePolicy) -> timedelta:

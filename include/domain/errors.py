@@ -4,7 +4,8 @@ ArchiveError
 ├── TransientError     another attempt may succeed          → Airflow retries
 ├── PermanentError     the same request would be refused    → fail at once, a person acts
 │   └── TokenRejected  Webex refuses the credentials        → the same, about the service app
-└── CapturesFailed     the run did all it could; some captures are rows with the outcome `failed`
+├── CapturesFailed     the run did all it could; some captures are rows with the outcome `failed`
+└── VerificationFailed the archive is not what it should be → a person mends what is named
 
 A message is one sentence or two: what is wrong, which setting it concerns, what to do. It never
 holds a token, a signed URL, a response body, a phone number or an e-mail address.
@@ -29,3 +30,7 @@ class TokenRejected(PermanentError):
 
 class CapturesFailed(ArchiveError):
     """All the rest is archived; the named captures are rows with the outcome ``failed``."""
+
+
+class VerificationFailed(ArchiveError):
+    """Something is missing from the archive, or is not what it was: the message says what, and what mends it."""

@@ -2,13 +2,13 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from include.domain.capture_state import is_at_risk
 from include.domain.contact_centre import ContactTask
 from include.domain.errors import CapturesFailed
-from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.merged_rows import newer_contact_task, settled
 from include.domain.new_rows import new_contact_task_row
 from include.domain.object_keys import DueMarker, ObjectKey
@@ -22,14 +22,13 @@ from include.pipelines.archive_captures import (
     start_run,
     write_plan,
 )
+from include.pipelines.hour_listing import with_contact_tasks
 from include.storage.tables import read_rows
-from include.webex.contact_task_listing import list_contact_tasks
 from include.webex.http_client import WebexClient
 
 log = logging.getLogger(__name__)
 
 MAX_HOURS_OF_ONE_RUN = 336  # two weeks; what is due beyond them is left to the next run
-MAX_HOURS_OF_ONE_WALK = 24  # what is listed at once lies in memory
 _DUE = "due.txt"
 
 
@@ -53,7 +52,7 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
     )
     to_query: list[ContactTaskRow] = []
     to_publish: list[ContactTaskRow] = []
-    for hour, listed in _with_contact_tasks(client, hours, to_list, now):
+    for hour, listed in with_contact_tasks(client, hours, to_list, now):
         known, late, changed = _look_up(archive, hour, listed, now)
         to_query += [row for row in late if may_have_captures(row)]
         to_query += [replace(row, checked_time=now) for row in known if _is_due(row, now)]
@@ -79,31 +78,6 @@ def _of_the_oldest_hours(markers: Iterable[DueMarker]) -> list[DueMarker]:
 
 def _contact_tasks_key(archive: Archive, hour: datetime) -> ObjectKey:
     return archive.keys.table_partition("contact_tasks", hour)
-
-
-def _with_contact_tasks(
-    client: WebexClient, hours: Sequence[datetime], to_list: Sequence[datetime], now: datetime
-) -> Iterator[tuple[datetime, list[ContactTask]]]:
-    """Each hour with the contact tasks that a listing shows now; none where it is not to be listed."""
-    spans = {span[0]: span for span in _spans(to_list)}
-    listed: dict[datetime, list[ContactTask]] = defaultdict(list)
-    for hour in hours:
-        if hour in spans:
-            interval = Interval(hour, spans[hour][-1] + HOUR)
-            for contact_task in list_contact_tasks(client, interval, now):
-                listed[hour_of(contact_task.created_time)].append(contact_task)
-        yield hour, listed.pop(hour, [])
-
-
-def _spans(hours: Sequence[datetime]) -> list[list[datetime]]:
-    """Ascending hours, as runs of neighbours."""
-    spans: list[list[datetime]] = []
-    for hour in hours:
-        if spans and hour - spans[-1][-1] == HOUR and len(spans[-1]) < MAX_HOURS_OF_ONE_WALK:
-            spans[-1].append(hour)
-        else:
-            spans.append([hour])
-    return spans
 
 
 def _look_up(
@@ -171,11 +145,7 @@ def _purge_sentences(rows: Iterable[ContactTaskRow], archive: Archive) -> list[s
     near = [
         row
         for row in rows
-        if archive.policy.is_purge_near(row.created_time, now)
-        and (
-            row.capture_state == "failed"
-            or (row.capture_state == "pending" and row.capture_requested and not row.capture_count)
-        )
+        if archive.policy.is_purge_near(row.created_time, now) and is_at_risk(row)
     ]
     if not near:
         return []

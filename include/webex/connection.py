@@ -4,12 +4,14 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import cast
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from include.domain.capture_state import CapturePolicy
 from include.domain.errors import PermanentError
 
 CONNECTION_ID = "webex_contact_center"
@@ -45,6 +47,7 @@ class WebexConnection:
         requests_per_minute: The rate budget of the client id, over everything that runs at once.
         media_hosts: Host patterns from which download URLs are fetched; plain http and private
             addresses are allowed only for hosts that are listed literally.
+        capture_policy: How long captures may take, and how long Webex keeps them.
     """
 
     base_url: str
@@ -55,6 +58,7 @@ class WebexConnection:
     token_url: str = DEFAULT_TOKEN_URL
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
     media_hosts: tuple[str, ...] = DEFAULT_MEDIA_HOSTS
+    capture_policy: CapturePolicy = field(default_factory=CapturePolicy)
 
     @classmethod
     def from_fields(
@@ -86,8 +90,10 @@ class WebexConnection:
             token_url=_http_url(
                 "extra field token_url", str(extra.get("token_url") or DEFAULT_TOKEN_URL)
             ),
-            requests_per_minute=_requests_per_minute(extra.get("requests_per_minute")),
+            requests_per_minute=_whole_number(extra, "requests_per_minute")
+            or DEFAULT_REQUESTS_PER_MINUTE,
             media_hosts=_media_hosts(extra.get("media_hosts")),
+            capture_policy=_capture_policy(extra),
         )
 
 
@@ -139,14 +145,27 @@ def _org_id(value: object) -> str:
         ) from None
 
 
-def _requests_per_minute(value: object) -> int:
+def _capture_policy(extra: Mapping[str, object]) -> CapturePolicy:
+    days = {
+        name: timedelta(days=number)
+        for name, field_name in (
+            ("settling_time", "settling_days"),
+            ("horizon", "horizon_days"),
+            ("retention", "retention_days"),
+        )
+        if (number := _whole_number(extra, field_name))
+    }
+    return replace(CapturePolicy(), **days)
+
+
+def _whole_number(extra: Mapping[str, object], name: str) -> int | None:
+    value = extra.get(name)
     if value is None or value == "":
-        return DEFAULT_REQUESTS_PER_MINUTE
+        return None
     text = str(value).strip()
-    if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
         raise _refusal(
-            "extra field requests_per_minute",
-            "is not a positive whole number: give one, such as 50",
+            f"extra field {name}", "is not a positive whole number: give one, such as 50"
         )
     return int(text)
 
