@@ -46,38 +46,34 @@ class Figure:
             self.is_exact and other.is_exact,
         )
 
-    def in_units_of(self, size: float) -> "Figure":
-        """The number in a larger unit, rounded up to whole ones."""
-        high = math.inf if math.isinf(self.high) else math.ceil(self.high / size)
-        return Figure(math.ceil(self.value / size), math.ceil(self.low / size), high, self.is_exact)
-
-    def __str__(self) -> str:
-        """The number for a person: whole where it was counted, else rounded and with its range."""
+    def text(self, unit: float = 1) -> str:
+        """The number for a person, in a larger unit if told; an estimate is rounded and has its range."""
         if self.is_exact:
-            return f"{self.value:,.0f} exactly"
+            return f"{self.value:,.0f} exactly" if unit == 1 else f"{self.value / unit:,.1f}"
         if math.isinf(self.high):
-            return f"unknown, at least {_rounded(self.low):,}"
-        value, low, high = (_rounded(number) for number in (self.value, self.low, self.high))
+            return f"unknown, at least {_rounded(self.low, unit):,}"
+        value, low, high = (_rounded(number, unit) for number in (self.value, self.low, self.high))
         return f"about {value:,} ({low:,} to {high:,})"
 
-    def to_json(self) -> dict[str, object]:
-        """The number as plain values, rounded as a person sees it; a high end that is unknown is null."""
-        if self.is_exact:
-            whole = round(self.value)
-            return {"value": whole, "low": whole, "high": whole, "exact": True}
-        high = None if math.isinf(self.high) else _rounded(self.high)
-        return {
-            "value": _rounded(self.value),
-            "low": _rounded(self.low),
-            "high": high,
-            "exact": False,
-        }
+    def to_json(self, unit: float = 1) -> dict[str, object]:
+        """The number as plain values, as a person sees it; a high end that is unknown is null."""
+        value, low = (self._plain(number, unit) for number in (self.value, self.low))
+        high = None if math.isinf(self.high) else self._plain(self.high, unit)
+        return {"value": value, "low": low, "high": high, "exact": self.is_exact}
+
+    def _plain(self, number: float, unit: float) -> float:
+        if not self.is_exact:
+            return _rounded(number, unit)
+        return round(number) if unit == 1 else round(number / unit, 1)
 
 
-def _rounded(number: float) -> int:
-    if number < 1:
-        return 0 if number <= 0 else 1
-    return round(round(number, _SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(number))))
+def _rounded(number: float, unit: float) -> float:
+    """Three significant digits, and no fractions of what comes in whole ones."""
+    shown = number / unit
+    digits = _SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(shown)) if shown > 0 else 0
+    if unit == 1 or digits <= 0:
+        return round(round(shown, digits))
+    return round(shown, 1)
 
 
 def estimated_total(sums: Sequence[float], share: float) -> Figure:

@@ -33,11 +33,17 @@ def test_the_module_docstring_is_the_page_in_the_ui(dagbag, dag_file):
     )
 
 
-def test_a_run_has_an_explicit_data_interval(dagbag, dag_file):
+def test_a_run_has_an_explicit_data_interval_or_asks_for_one(dagbag, dag_file):
     from airflow.sdk import CronDataIntervalTimetable
 
-    timetable = dagbag.dags[dag_file.stem].timetable
-    assert isinstance(timetable, CronDataIntervalTimetable), (
+    dag = dagbag.dags[dag_file.stem]
+    if dag.schedule is None:
+        schema = [dag.params.get_param(name).schema for name in ("from", "to")]
+        assert [it.get("type") for it in schema] == ["string"] * 2, (
+            "a run on demand has an empty interval: pass params=range_params(is_required=True)"
+        )
+        return
+    assert isinstance(dag.timetable, CronDataIntervalTimetable), (
         "a cron string gives empty intervals in Airflow 3: use CronDataIntervalTimetable"
     )
 
