@@ -23,7 +23,8 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
 
-from include.pipelines import archive_captures, recheck_captures as pipeline
+from include.pipelines import archive_captures
+from include.pipelines import recheck_captures as pipeline
 from plugins.alerts import alert_a_person
 from plugins.archive_run import API_POOL, RECHECK_PARAMS, archive_run
 from plugins.fail_fast import fail_fast

@@ -139,10 +139,13 @@ class ArchiveRun:
 
     @property
     def verified_interval(self) -> Interval:
-        """The range that the run was given, or the last days before it."""
+        """The range that the run was given, or the last days before it: before now, or before a backfill's end."""
         if self.is_range_given:
             return self.interval
-        end = self.data_interval[1] or self.archive.now()
+        now = self.archive.now()
+        end = self.data_interval[1]
+        if end is None or now - end < timedelta(days=1):
+            end = now
         return Interval(end - timedelta(days=self.params["days"]), end)
 
 

@@ -81,6 +81,11 @@ class Verification:
             f"{self.latest_sha256}."
         )
 
+    def gaps(self) -> int:
+        """How many hours between the first and the last of those that were looked at were not."""
+        hours = {row.created_hour for row in self.completeness}
+        return int((max(hours) - min(hours)) / HOUR) + 1 - len(hours) if hours else 0
+
     def raise_findings(self) -> None:
         """Fail loudly.
 
