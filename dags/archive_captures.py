@@ -18,17 +18,16 @@ Airflow tasks speak to Webex at once. While that pool is missing, Airflow leaves
 state *scheduled*: make it with `airflow pools set wxcc_api 4 "Webex API users"`.
 """
 
-from dataclasses import asdict
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
+from airflow.sdk import CronDataIntervalTimetable, dag
 
-from include.pipelines import archive_captures as pipeline
 from plugins.alerts import alert_a_person
-from plugins.archive_run import API_POOL, ARCHIVE_PARAMS, archive_run
+from plugins.archive_run import ARCHIVE_PARAMS
+from plugins.archive_steps import archive_interval
 from plugins.deadlines import finished_within
-from plugins.fail_fast import fail_fast
+from plugins.priorities import BACKFILLS_LAST
 
 
 @dag(
@@ -40,6 +39,7 @@ from plugins.fail_fast import fail_fast
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": 2.0,
+        "weight_rule": BACKFILLS_LAST,
     },
     on_failure_callback=alert_a_person(),
     deadline=finished_within(timedelta(hours=2)),
@@ -48,33 +48,7 @@ from plugins.fail_fast import fail_fast
     doc_md=__doc__,
 )
 def archive_captures() -> None:
-    @task(pool=API_POOL)
-    @fail_fast
-    def plan_shards() -> list[dict[str, int]]:
-        with archive_run() as run:
-            shards = pipeline.plan_shards(run.interval, run.client, run.archive, run.options)
-            return [asdict(shard) for shard in shards]
-
-    # Query and copy in one Airflow task: a retry must ask for fresh download URLs.
-    @task(pool=API_POOL)
-    @fail_fast
-    def archive_shard(shard: dict[str, int]) -> None:
-        with archive_run() as run:
-            pipeline.archive_shard(
-                pipeline.Shard(**shard), run.client, run.media, run.archive, run.options
-            )
-
-    # Also after a shard that failed: what the others found is published, then this fails too.
-    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
-    @fail_fast
-    def publish_tables(shards: list[dict[str, int]]) -> None:
-        with archive_run() as run:
-            pipeline.publish_tables(
-                run.interval, run.archive, [pipeline.Shard(**shard) for shard in shards]
-            )
-
-    shards = plan_shards()
-    archive_shard.expand(shard=shards) >> publish_tables(shards)
+    archive_interval()
 
 
 archive_captures()

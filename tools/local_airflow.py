@@ -1,4 +1,4 @@
-"""Airflow on one machine: SQLite, LocalExecutor, loopback only; started here and asked over REST.
+"""Airflow on one machine: LocalExecutor, loopback only; started here and asked over REST.
 
 Its four components are started one by one instead of by `airflow standalone`, which leaves its
 children behind on SIGTERM, does not notice when one dies, and opens log servers to the network.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,11 +22,12 @@ USER = "admin"
 PARALLELISM = 6
 
 _PASSWORD_FILE = "passwords.json"  # noqa: S105 - a file name
-_DATABASE_LOCKED_RETRIES = 20
+# Among the files of the database, so that it goes when they go.
+_MIGRATED_FILE = "airflow-version"
 
 
 def airflow_environment(
-    base: Mapping[str, str], *, home: Path, project: Path, dags: Path, port: int
+    base: Mapping[str, str], *, home: Path, database_url: str, project: Path, dags: Path, port: int
 ) -> dict[str, str]:
     """Return `base` with every setting of Airflow that `make run` decides."""
     url = f"http://127.0.0.1:{port}"
@@ -35,7 +35,7 @@ def airflow_environment(
         **base,
         "PYTHONPATH": str(project),
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -79,17 +79,15 @@ def password(home: Path) -> str:
     return json.loads(path.read_text())[USER]
 
 
-def is_migrated(home: Path, version: str) -> bool:
-    """Say whether the database is there and was made by this version of Airflow."""
-    marker = home / "migrated"
-    return (
-        (home / "airflow.db").exists() and marker.exists() and marker.read_text().strip() == version
-    )
+def is_migrated(database: Path, version: str) -> bool:
+    """Say whether this version of Airflow made its tables in the database whose files lie there."""
+    marker = database / _MIGRATED_FILE
+    return marker.exists() and marker.read_text().strip() == version
 
 
-def remember_migrated(home: Path, version: str) -> None:
-    """Note that the database fits this version: looking costs 8 s at every start."""
-    (home / "migrated").write_text(f"{version}\n")
+def remember_migrated(database: Path, version: str) -> None:
+    """Note that the database fits this version: looking costs seconds at every start."""
+    (database / _MIGRATED_FILE).write_text(f"{version}\n")
 
 
 class AirflowApiError(RuntimeError):
@@ -167,9 +165,14 @@ class AirflowApi:
         return self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{quoted}")["state"]
 
     def runs(self, dag_id: str, first: str, last: str) -> list[dict[str, Any]]:
-        """Return every run with a logical date in [first, last]."""
+        """Return every run with a logical date in [first, last], oldest first; at most 100."""
         query = urllib.parse.urlencode(
-            {"logical_date_gte": first, "logical_date_lte": last, "limit": 100}
+            {
+                "logical_date_gte": first,
+                "logical_date_lte": last,
+                "order_by": "logical_date",
+                "limit": 100,
+            }
         )
         answer = self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns?{query}")
         return answer["dag_runs"]
@@ -180,16 +183,8 @@ class AirflowApi:
         answer = self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns/~/taskInstances?{query}")
         return [f"{row['dag_run_id']} / {row['task_id']}" for row in answer["task_instances"]]
 
-    def backfill(self, dag_id: str, first: str, last: str, max_active_runs: int) -> None:
-        """Have Airflow run every hour of [first, last] that has no run, or a failed one.
-
-        A backfill that an earlier launcher left unfinished is cancelled first: Airflow allows one
-        per DAG, and the new one takes up what it leaves.
-        """
-        answer = self.request("GET", f"/api/v2/backfills?dag_id={dag_id}&order_by=-id")
-        for row in answer["backfills"]:
-            if row["completed_at"] is None:
-                self.request("PUT", f"/api/v2/backfills/{row['id']}/cancel")
+    def backfill(self, dag_id: str, first: str, last: str, max_active_runs: int = 10) -> None:
+        """Do what the UI does for a range of past dates that is typed into its form."""
         self.request(
             "POST",
             "/api/v2/backfills",
@@ -202,30 +197,39 @@ class AirflowApi:
             },
         )
 
+    def ensure_run(self, dag_id: str, start: str, end: str) -> None:
+        """Have Airflow run [start, end) unless it did or is about to; a failed run is run again.
+
+        Not a backfill: Airflow allows one for each DAG, and that is for the person at the UI.
+        """
+        body = {"logical_date": start, "data_interval_start": start, "data_interval_end": end}
+        try:
+            self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+        except AirflowApiError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+        else:
+            return
+        for run in self.runs(dag_id, start, start):
+            if run["state"] == "failed":
+                run_id = urllib.parse.quote(run["dag_run_id"], safe="")
+                path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/clear"
+                self.request("POST", path, {"dry_run": False})
+
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
         """Send one request and return the parsed answer.
-
-        On SQLite Airflow answers 503 while another component writes: asked again, bounded.
 
         Raises:
             AirflowApiError: Airflow refused.
             OSError: Nothing listens there.
         """
-        attempts = 0
-        while True:
-            try:
-                return self._send(method, path, body)
-            except AirflowApiError as error:
-                attempts += 1
-                if error.status == HTTPStatus.UNAUTHORIZED and attempts == 1:
-                    self._token = None  # tokens last a day, a launcher may run longer
-                elif (
-                    error.status != HTTPStatus.SERVICE_UNAVAILABLE
-                    or attempts > _DATABASE_LOCKED_RETRIES
-                ):
-                    raise
-                else:
-                    time.sleep(0.5)
+        try:
+            return self._send(method, path, body)
+        except AirflowApiError as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
+        self._token = None  # tokens last a day, a launcher may run longer
+        return self._send(method, path, body)
 
     def _create_or_update(self, collection: str, name: str, body: Mapping[str, Any]) -> None:
         try:

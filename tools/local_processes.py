@@ -80,15 +80,17 @@ class Components:
                     f"Its log {component.log_path} ends with:\n{tail(component.log_path)}"
                 )
 
-    def stop(self, first: Collection[str] = ()) -> None:
+    def stop(self, first: Collection[str] = (), last: Collection[str] = ()) -> None:
         """Stop everything, politely for some seconds, then at once; leave no process behind.
 
-        Those named in `first` are stopped before the others: they need them to end cleanly.
+        Those named in `first` are stopped before the others: they need them to end cleanly; those
+        in `last` after the others, which need them.
         """
-        early = [it.process.pid for it in self._components if it.name in first]
-        late = [it.process.pid for it in self._components if it.name not in first]
-        stop_sessions(early)
-        stop_sessions(late)
+        waves: tuple[list[int], ...] = ([], [], [])
+        for it in self._components:
+            waves[0 if it.name in first else 2 if it.name in last else 1].append(it.process.pid)
+        for wave in waves:
+            stop_sessions(wave)
         for component in self._components:
             component.process.wait()
         self._components.clear()

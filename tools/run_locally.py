@@ -1,6 +1,6 @@
 """`make run`: six hours of a sandbox contact centre, archived by Airflow on this machine.
 
-Starts the Webex sandbox, an S3 server and Airflow, on loopback; archives the last six complete
+Starts the Webex sandbox, an S3 server, PostgreSQL and Airflow, on loopback; archives the last six complete
 hours; shows what an analyst finds and compares it with what the sandbox holds; stays up until
 Ctrl-C. Run again, it starts from what the last run left in `.airflow/` and `.local/`.
 """
@@ -22,7 +22,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -38,13 +38,14 @@ from tools.local_connections import (
     sandbox_connection,
     store_connection,
 )
+from tools.local_postgres import LocalPostgres, PostgresError
 from tools.local_processes import ComponentDiedError, Components, free_port, tail
 from tools.progress import Progress
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUCKET = "webex-contact-center"
 HOURS = 6
-UI_PORT, SANDBOX_PORT, S3_PORT = 8080, 8808, 8809
+UI_PORT, SANDBOX_PORT, S3_PORT, POSTGRES_PORT = 8080, 8808, 8809, 8810
 POOL, POOL_SLOTS = "wxcc_api", 4
 ARCHIVE, REFRESH = "archive_captures", "refresh_access_token"
 START_SECONDS = 120
@@ -90,11 +91,13 @@ class LocalRun:
         self.sandbox_options = sandbox_options
         self.components = Components(places.logs)
         self.progress = Progress(sys.stdout)
-        self.ui_port = free_port(UI_PORT)
-        sandbox_port = free_port(SANDBOX_PORT, besides=(self.ui_port,))
+        ports: list[int] = []
+        for preferred in (UI_PORT, SANDBOX_PORT, S3_PORT, POSTGRES_PORT):
+            ports.append(free_port(preferred, besides=ports))
+        self.ui_port, sandbox_port, s3_port, postgres_port = ports
         self.sandbox_url = f"http://127.0.0.1:{sandbox_port}"
-        s3_port = free_port(S3_PORT, besides=(self.ui_port, sandbox_port))
         self.s3_url = f"http://127.0.0.1:{s3_port}"
+        self.postgres = LocalPostgres(places.airflow_home, postgres_port)
         self.bucket = Bucket(self.s3_url, BUCKET)
         places.airflow_home.mkdir(parents=True, exist_ok=True)
         self.password = local_airflow.password(places.airflow_home)
@@ -106,12 +109,12 @@ class LocalRun:
 
         Raises:
             LauncherError: A step failed or took too long.
+            PostgresError: There is no database.
             ComponentDiedError: A component ended by itself.
         """
         self._start_servers()
         self._start_airflow()
         self._set_up_airflow()
-        self._create_backfill()
         self._start_scheduler()
         self._refresh_access_token()
         hours = self._archive_hours()
@@ -132,7 +135,7 @@ class LocalRun:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         self.progress.show("Stopping.")
-        self.components.stop(first=("scheduler", "triggerer"))
+        self.components.stop(first=("scheduler", "triggerer"), last=("postgres",))
         self.progress.finish("Stopped. Nothing is left running; everything archived is kept.")
 
     def _start_servers(self) -> None:
@@ -140,6 +143,9 @@ class LocalRun:
         if repaired:
             self.progress.finish(f"Removed {len(repaired)} half-written files of a killed run.")
         clean = local_s3.clean_environment()
+        self.progress.show("Starting PostgreSQL.")
+        self.postgres.prepare()
+        self.components.start("postgres", self.postgres.command(), clean)
         s3_port = int(self.s3_url.rpartition(":")[2])
         self.components.start(
             "s3-server",
@@ -160,6 +166,7 @@ class LocalRun:
         return local_airflow.airflow_environment(
             local_s3.clean_environment(),
             home=self.places.airflow_home,
+            database_url=self.postgres.url,
             project=PROJECT,
             dags=self.places.dags,
             port=self.ui_port,
@@ -168,9 +175,10 @@ class LocalRun:
     def _start_airflow(self) -> None:
         environment = self._airflow_environment()
         version = importlib.metadata.version("apache-airflow-core")
-        if not local_airflow.is_migrated(self.places.airflow_home, version):
+        self._wait(self.postgres.is_ready, "Starting PostgreSQL.", START_SECONDS)
+        if not local_airflow.is_migrated(self.postgres.files, version):
             self._migrate(environment)
-            local_airflow.remember_migrated(self.places.airflow_home, version)
+            local_airflow.remember_migrated(self.postgres.files, version)
         self.components.start("api-server", local_airflow.API_SERVER, environment)
         self.components.start("dag-processor", local_airflow.DAG_PROCESSOR, environment)
         self._wait(self.airflow.is_ready, "Starting Airflow's API server.", START_SECONDS)
@@ -224,16 +232,9 @@ class LocalRun:
             raise LauncherError(f"Airflow cannot load {name}:\n{trace}")
         return False
 
-    def _create_backfill(self) -> None:
-        # Paused, and before the scheduler starts: on SQLite a backfill that is being created can
-        # crash a scheduler that takes up its first runs.
-        self.airflow.set_paused(ARCHIVE, is_paused=True)
-        self.airflow.backfill(
-            ARCHIVE, _iso(self.hours[0]), _iso(self.hours[-1]), max_active_runs=POOL_SLOTS
-        )
-
     def _start_scheduler(self) -> None:
         environment = self._airflow_environment()
+        # Later than the connections: it goes on with what an earlier launcher left running.
         self.components.start("scheduler", local_airflow.SCHEDULER, environment)
         self._wait(self._is_healthy, "Starting Airflow's scheduler.", START_SECONDS)
         # Later than the rest: only events need it, and two cores are busy with the start.
@@ -256,6 +257,8 @@ class LocalRun:
 
     def _archive_hours(self) -> list[Hour]:
         self.airflow.set_paused(ARCHIVE, is_paused=False)
+        for hour in self.hours:
+            self.airflow.ensure_run(ARCHIVE, _iso(hour), _iso(hour + timedelta(hours=1)))
         first, last = self.hours[0], self.hours[-1]
         deadline = time.monotonic() + ARCHIVE_SECONDS
         while True:
@@ -363,7 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
             run = LocalRun(places, sandbox_options)
             note(f"{run.airflow.url} (process {os.getpid()})")
             return _archive_and_stay(run, stays_up=not options.exit)
-    except LauncherError as error:
+    except (LauncherError, PostgresError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -374,7 +377,7 @@ def _archive_and_stay(run: LocalRun, *, stays_up: bool) -> int:
         try:
             comparison = run.archive()
             status = 1 if comparison.differences else 0
-        except LauncherError as error:
+        except (LauncherError, PostgresError) as error:
             run.progress.interrupt()
             print(error, file=sys.stderr, flush=True)
         if stays_up:

@@ -2,7 +2,9 @@
 
 import ast
 from datetime import timedelta
+from types import SimpleNamespace
 
+import pendulum
 import pytest
 
 from tests.dags.conftest import ROOT
@@ -52,8 +54,8 @@ def test_no_run_is_made_for_the_past_and_none_is_a_silent_no_op(dagbag, dag_file
     dag = dagbag.dags[dag_file.stem]
 
     assert dag.catchup is False
-    assert dag.start_date.year <= 2020, (
-        "a run before start_date succeeds with no Airflow task at all"
+    assert dag.start_date.year <= 2020 or "manual" not in (dag.allowed_run_types or ["manual"]), (
+        "a manual run before start_date succeeds with no Airflow task at all"
     )
 
 
@@ -138,11 +140,48 @@ def test_only_one_airflow_task_of_the_project_refreshes(dagbag):
     assert [task.max_active_tis_per_dag for task in dag.tasks] == [1]
 
 
-def test_every_airflow_task_that_speaks_to_webex_is_in_the_pool(dagbag):
-    pools = {task.task_id: task.pool for task in dagbag.dags["archive_captures"].tasks}
+@pytest.mark.parametrize("dag_id", ["archive_captures", "archive_history"])
+def test_every_airflow_task_that_speaks_to_webex_is_in_the_pool(dagbag, dag_id):
+    pools = {task.task_id: task.pool for task in dagbag.dags[dag_id].tasks}
 
     assert pools == {
         "plan_shards": "wxcc_api",
         "archive_shard": "wxcc_api",
         "publish_tables": "default_pool",
     }
+
+
+def test_history_is_run_by_backfills_of_whole_days_only(dagbag):
+    """Un-paused, it must not archive yesterday a second time, behind the back of archive_captures."""
+    from airflow.timetables.base import TimeRestriction
+    from airflow.timetables.interval import CronDataIntervalTimetable
+
+    dag = dagbag.dags["archive_history"]
+    timetable = CronDataIntervalTimetable("0 0 * * *", "UTC")
+    by_itself = timetable.next_dagrun_info(
+        last_automated_data_interval=None,
+        restriction=TimeRestriction(dag.start_date, dag.end_date, dag.catchup),
+    )
+
+    assert set(dag.allowed_run_types) == {"scheduled", "backfill"}
+    assert dag.timetable.expression == "0 0 * * *"
+    assert by_itself is not None
+    assert by_itself.run_after.year == 2100
+
+
+@pytest.mark.parametrize("dag_id", ["archive_captures", "archive_history"])
+def test_a_backfill_waits_for_everything_else_in_the_pool(dagbag, dag_id):
+    from airflow.models import DagRun
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.utils.types import DagRunType
+
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(dagbag.dags[dag_id]))
+
+    def weights(run_type) -> set[int]:
+        now = pendulum.now("UTC")
+        run_id = DagRun.generate_run_id(run_type=run_type, logical_date=now, run_after=now)
+        run = SimpleNamespace(run_id=run_id)
+        return {task.weight_rule.get_weight(run) for task in dag.tasks}
+
+    assert max(weights(DagRunType.BACKFILL_JOB)) < min(weights(DagRunType.SCHEDULED))
+    assert max(weights(DagRunType.BACKFILL_JOB)) < min(weights(DagRunType.MANUAL))

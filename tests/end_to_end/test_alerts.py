@@ -18,6 +18,7 @@ import pytest
 from tests.alert_receivers import WEBHOOK_PATH, Receivers, alert_receivers
 from tools import local_airflow, local_s3
 from tools.local_airflow import AirflowApi
+from tools.local_postgres import LocalPostgres
 from tools.local_processes import Components, free_port
 
 pytestmark = [
@@ -136,14 +137,20 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
     (dags / "stuck_minute.py").write_text(textwrap.dedent(HEAD + STUCK_MINUTE))
     shutil.copy(ROOT / "dags" / "archive_captures.py", dags)
     port = free_port(8180)
+    clean = local_s3.clean_environment()
+    postgres = LocalPostgres(home, free_port(8280))
+    postgres.prepare()
     environment = local_airflow.airflow_environment(
-        local_s3.clean_environment(), home=home, project=ROOT, dags=dags, port=port
+        clean, home=home, database_url=postgres.url, project=ROOT, dags=dags, port=port
     )
     password = local_airflow.password(home)
-    subprocess.run(local_airflow.MIGRATE, env=environment, check=True, capture_output=True)
     components = Components(logs)
     with contextlib.ExitStack() as stack:
-        stack.callback(components.stop, first=("scheduler", "triggerer"))
+        stack.callback(components.stop, first=("scheduler", "triggerer"), last=("postgres",))
+        components.start("postgres", postgres.command(), clean)
+        while not postgres.is_ready():
+            components.raise_if_one_died()
+        subprocess.run(local_airflow.MIGRATE, env=environment, check=True, capture_output=True)
         for name in ("API_SERVER", "DAG_PROCESSOR", "SCHEDULER", "TRIGGERER"):
             command = getattr(local_airflow, name)
             components.start(name.lower().replace("_", "-"), command, environment)
