@@ -20,9 +20,9 @@ class BackfillsLast(PriorityWeightStrategy):
     """
 
     def get_weight(self, ti: "TaskInstance") -> int:
-        """Return 1 for a backfill and more for every other run, whatever the Airflow task is."""
+        """Return 0 for a backfill; a DAG without this rule has at least 1, every other run here more."""
         # At this point Airflow knows the run by its id only.
-        return 1 if ti.run_id.startswith("backfill__") else 10
+        return 0 if ti.run_id.startswith("backfill__") else 10
 
 
 class PriorityPlugin(AirflowPlugin):
