@@ -42,6 +42,15 @@ def new_contact_task_row(
     return settled(row, [], policy)
 
 
+def unasked_contact_task_row(row: ContactTaskRow, policy: CapturePolicy) -> ContactTaskRow:
+    """The row of a contact task that was listed, and whose captures nobody has asked for yet.
+
+    It counts as last checked at its creation, so that it is pending and due at once: nothing is called
+    final, however old it is, by a run that died before it asked.
+    """
+    return settled(replace(row, checked_time=row.created_time), [], policy)
+
+
 def checked_contact_task_row(
     row: ContactTaskRow,
     captures: Sequence[CaptureRow],

@@ -10,7 +10,11 @@ from datetime import datetime
 from include.domain.contact_centre import is_identified
 from include.domain.errors import CapturesFailed, PermanentError
 from include.domain.interval import Interval, hour_of
-from include.domain.new_rows import checked_contact_task_row, new_contact_task_row
+from include.domain.new_rows import (
+    checked_contact_task_row,
+    new_contact_task_row,
+    unasked_contact_task_row,
+)
 from include.domain.object_keys import safe_part
 from include.domain.rows import CaptureRow, ContactTaskRow
 from include.pipelines.archive import Archive
@@ -79,18 +83,24 @@ def plan_shards(
         for contact_task in list_contact_tasks(client, interval, now, options.channel_types)
     ]
     to_query = [row for row in rows if may_have_captures(row)]
+    to_publish = [as_listed(row, archive) for row in rows]
     log.info(
         "%d contact tasks were created in [%s, %s).",
         len(rows),
         interval.start.isoformat(),
         interval.end.isoformat(),
     )
-    return write_plan(archive, to_query, rows)
+    return write_plan(archive, to_query, to_publish)
 
 
 def may_have_captures(row: ContactTaskRow) -> bool:
     """Whether a contact task that was listed just now is worth a query."""
     return row.capture_requested is not False and is_identified(row.task_id)
+
+
+def as_listed(row: ContactTaskRow, archive: Archive) -> ContactTaskRow:
+    """What is published of a contact task that was listed just now, should no shard ask about it."""
+    return unasked_contact_task_row(row, archive.policy) if may_have_captures(row) else row
 
 
 def start_run(archive: Archive) -> datetime:

@@ -28,6 +28,7 @@ from include.webex.media import (
     DownloadExpired,
     DownloadGone,
     DownloadRefused,
+    Look,
     MediaClient,
 )
 
@@ -193,8 +194,12 @@ class CopiedBatch:
         )
         known = self.bucket.rows[row.task_id].get(row.identity)
         found = self.bucket.find(row, key)
-        if found and not self.recopy and not self._is_changed(found, known, capture):
-            return found, False
+        if found and not self.recopy:
+            look = self._look(found, known, capture)
+            if look is None:
+                return found, False
+            if not _is_other(look, found):
+                return replace(found, last_error=None), False
         attempts_before = known.attempts if known else 0
         if capture.download_url is None:
             pending = replace(row, attempts=attempts_before, last_error="offered without a URL")
@@ -207,26 +212,23 @@ class CopiedBatch:
             return self._download(row, key, capture.download_url, None)
         return self._download(row, ObjectKey(found.object_key or key), capture.download_url, found)
 
-    def _is_changed(self, found: CaptureRow, known: CaptureRow | None, capture: Capture) -> bool:
-        """Whether the media host has another content now than the one in the bucket.
+    def _look(self, found: CaptureRow, known: CaptureRow | None, capture: Capture) -> Look | None:
+        """What the media host has now of a capture that is in the bucket; None where nobody asked or it fails.
 
-        Neither the API nor the URL tells (documented: no checksum, no size); so the length and the ETag
-        of the media host are compared, where looking is wanted or something else hints at a change. A
-        host that cannot be asked now changes nothing: what is whole stays.
+        Neither the API nor the URL tells of another content (documented: no checksum, no size); so the
+        media host is asked where looking is wanted, or something else hints at a change. A host that
+        cannot be asked now changes nothing: what is whole stays, and what is known to be newer stays wanted.
         """
-        hints = known is not None and (known.start_time, known.stop_time) != (
-            found.start_time,
-            found.stop_time,
+        hints = found.last_error is not None or (
+            known is not None
+            and (known.start_time, known.stop_time) != (found.start_time, found.stop_time)
         )
         if capture.download_url is None or not (self.look_for_changes or hints):
-            return False
+            return None
         try:
-            look = self.media.look(capture.download_url)
+            return self.media.look(capture.download_url)
         except ArchiveError:
-            return False
-        etag = media_etag(found)
-        is_other_size = look.size_bytes is not None and look.size_bytes != found.size_bytes
-        return is_other_size or (etag is not None and look.etag is not None and look.etag != etag)
+            return None
 
     def _download(
         self,
@@ -324,6 +326,13 @@ class CopiedBatch:
         return with_notes(copied, media_etag=download.etag)
 
 
+def _is_other(look: Look, found: CaptureRow) -> bool:
+    """Whether what the media host has is another content than the one in the bucket, by length or ETag."""
+    etag = media_etag(found)
+    is_other_size = look.size_bytes is not None and look.size_bytes != found.size_bytes
+    return is_other_size or (etag is not None and look.etag is not None and look.etag != etag)
+
+
 def _stop(state: tenacity.RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
     limit = (
@@ -358,7 +367,7 @@ def copied_row(
 
 
 def as_known(row: CaptureRow, known: CaptureRow) -> CaptureRow:
-    """What the API tells now of a capture that was copied before."""
+    """What the API tells now of a capture that was copied before; an error on it tells of a newer version."""
     found = replace(
         row,
         outcome="copied",
@@ -368,5 +377,6 @@ def as_known(row: CaptureRow, known: CaptureRow) -> CaptureRow:
         format=known.format,
         copied_time=known.copied_time,
         attempts=known.attempts,
+        last_error=known.last_error,
     )
     return with_notes(found, earlier_versions=earlier_versions(known), media_etag=media_etag(known))

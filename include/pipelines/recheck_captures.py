@@ -16,6 +16,7 @@ from include.domain.rows import CaptureRow, ContactTaskRow
 from include.pipelines.archive import Archive
 from include.pipelines.archive_captures import (
     Shard,
+    as_listed,
     may_have_captures,
     overdue_sentence,
     publish_plan,
@@ -56,7 +57,7 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
         known, late, changed = _look_up(archive, hour, listed, now)
         to_query += [row for row in late if may_have_captures(row)]
         to_query += [replace(row, checked_time=now) for row in known if _is_due(row, now)]
-        to_publish += [*late, *changed]
+        to_publish += [*(as_listed(row, archive) for row in late), *changed]
     archive.mark_for_listing(to_list, now)
     markers = "".join(f"{marker.key}\n" for marker in due)
     archive.store.write(archive.working_file(_DUE), markers.encode())
