@@ -29,12 +29,12 @@ _PREFIX = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9.
 _PERSONAL = re.compile(r"\+\d[\d*() .-]{5,}\d|[^\s/@]+@[^\s/@]+\.[A-Za-z]{2,}")
 _UNNAMED = "unnamed"
 _HOUR_IN_KEY = re.compile(
-    r"created_date=(\d{4}-\d{2}-\d{2})/(?:created_hour=(\d{2})/|(\d{2})\.parquet\Z)"
+    r"created_date=(\d{4}-\d{2}-\d{2})/(?:created_hour=(\d{2})/|(\d{2})\.parquet\Z)", re.ASCII
 )
-_DUE_MARKER = re.compile(r"(\d{8}T\d{6}Z)/(check|list)/(\d{8}T\d{2})Z")
+_DUE_MARKER = re.compile(r"(\d{8}T\d{6}Z)/(check|list)/(\d{8}T\d{2})Z", re.ASCII)
 _DUE_TIME = "%Y%m%dT%H%M%SZ"
 _DUE_HOUR = "%Y%m%dT%H"
-_MANIFEST = re.compile(r"(\d{10})\.json")
+_MANIFEST = re.compile(r"(\d{10})\.json", re.ASCII)
 _LAST_MANIFEST = 9_999_999_999
 _MAX_NAME_LENGTH = 1024
 
