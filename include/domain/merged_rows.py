@@ -116,7 +116,13 @@ def newer_capture(there: CaptureRow, new: CaptureRow) -> CaptureRow:
         for version in (*earlier_versions(row), *_own_version(row))
         if version.object_key != merged.object_key
     }
-    return with_notes(merged, earlier_versions=list(versions.values()))
+    # Who found the object already there does not know what the media host called the same bytes.
+    etags = [media_etag(row) for row in (there, new, latest) if row.sha256 == latest.sha256]
+    return with_notes(
+        merged,
+        earlier_versions=list(versions.values()),
+        media_etag=next(filter(None, reversed(etags)), None),
+    )
 
 
 def _progress(row: CaptureRow) -> tuple[object, ...]:
