@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from airflow.sdk import BaseNotifier, Connection, Context
 from airflow.sdk.configuration import conf
-from airflow.sdk.log import mask_secret
 
 from include.domain.errors import PermanentError
 from include.domain.redaction import redact
@@ -183,13 +182,13 @@ def _email(connection: Connection, alert: Alert) -> BaseNotifier:
 def _webhook(connection: Connection, alert: Alert) -> BaseNotifier:
     from airflow.providers.http.notifications.http import HttpNotifier  # noqa: PLC0415 - see above
 
-    # Whoever knows the path of a chat's webhook can write there, and the provider logs it.
-    path = urlsplit(connection.host or "").path.strip("/")
-    if path:
-        mask_secret(path)
+    # Whoever knows the whole URL of a chat's webhook can write there, and the provider logs it: its end
+    # is in the one field that Airflow encrypts and masks. With a login, the password is one.
+    secret_end = None if connection.login else connection.password
     timeout_seconds = connection.extra_dejson.get("timeout", _WEBHOOK_TIMEOUT_SECONDS)
     return HttpNotifier(
         http_conn_id=WEBHOOK_CONNECTION,
+        endpoint=secret_end,
         json={"text": alert.text},
         extra_options={"timeout": timeout_seconds},
     )

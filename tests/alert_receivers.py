@@ -75,7 +75,7 @@ def alert_receivers() -> Iterator[Receivers]:
         a_server(lambda handler: _receive(handler, receivers)) as url,
     ):
         receivers.email_connection["port"] = port
-        receivers.webhook_connection["host"] = f"{url}/{WEBHOOK_PATH}"
+        receivers.webhook_connection |= {"host": url, "password": WEBHOOK_PATH}
         yield receivers
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import textwrap
@@ -23,7 +24,7 @@ from tools.local_processes import Components, free_port
 
 pytestmark = [
     pytest.mark.enable_socket,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(500),
     pytest.mark.filterwarnings("default"),
 ]
 
@@ -102,7 +103,7 @@ class Airflow:
     components: Components
     receivers: Receivers
 
-    def wait_for(self, condition: Callable[[], T], what: str, seconds: float = 60) -> T:
+    def wait_for(self, condition: Callable[[], T], what: str, seconds: float = 150) -> T:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             self.components.raise_if_one_died()
@@ -119,7 +120,12 @@ class Airflow:
 
     def connect_webhook(self, host: str) -> None:
         self.api.put_connection(
-            {"connection_id": "wxcc_alert_webhook", "conn_type": "http", "host": host}
+            {
+                "connection_id": "wxcc_alert_webhook",
+                "conn_type": "http",
+                "host": host,
+                "password": WEBHOOK_PATH,
+            }
         )
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
@@ -157,8 +163,8 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
         receivers = stack.enter_context(alert_receivers())
         api = AirflowApi(f"http://127.0.0.1:{port}", password)
         airflow = Airflow(api, home, logs, components, receivers)
-        airflow.wait_for(api.is_ready, "Airflow's API", 120)
-        airflow.wait_for(lambda: len(api.dag_ids()) == 3, "the DAGs", 120)
+        airflow.wait_for(api.is_ready, "Airflow's API")
+        airflow.wait_for(lambda: len(api.dag_ids()) == 3, "the DAGs")
         assert api.import_errors() == {}
         api.put_connection({"connection_id": "wxcc_alert_email", **_as_json(receivers)})
         airflow.connect_webhook(receivers.webhook_connection["host"])
@@ -207,8 +213,8 @@ def test_a_missed_deadline_reaches_a_person_although_no_worker_does_anything(air
     for run in airflow.runs("stuck_minute"):
         by_type[run["run_type"]].append(run["dag_run_id"])
     assert len(by_type["backfill"]) == 4
-    assert f"Run: {by_type['scheduled'][-1]}\n" in text
-    assert text.splitlines()[0].endswith(" UTC; it is running")
+    assert text.splitlines()[2].removeprefix("Run: ") in by_type["scheduled"]
+    assert re.search(r" UTC; it is (queued|running)$", text.splitlines()[0])
     assert all(airflow.deadlines("stuck_minute", run_id) for run_id in by_type["scheduled"])
     for run_id in by_type["backfill"]:
         assert airflow.deadlines("stuck_minute", run_id) == []
@@ -217,7 +223,7 @@ def test_a_missed_deadline_reaches_a_person_although_no_worker_does_anything(air
 
 def test_alerts_are_tried_out_by_a_run_that_has_no_hour(airflow):
     """What docs/operations.md says to do; and an unreachable webhook neither stops the e-mail nor is logged."""
-    airflow.connect_webhook(f"http://127.0.0.1:9/{WEBHOOK_PATH}")
+    airflow.connect_webhook("http://127.0.0.1:9")
     airflow.api.set_paused("archive_captures", is_paused=False)
     run_id = airflow.api.trigger("archive_captures", "try the alerts")
 
