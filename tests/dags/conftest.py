@@ -93,8 +93,6 @@ class Runner:
 
         # Parsed again for each run: a run's conf stays behind in the parameters of the DAG object.
         dag = DagBag(str(ROOT / "dags" / f"{dag_id}.py")).dags[dag_id]
-        # With a deadline, dag.test() breaks at the end of a successful run: github.com/apache/airflow/issues/73428.
-        dag.deadline = None
         return dag.test(logical_date=logical_date or pendulum.now("UTC"), run_conf=conf)
 
     def archive(self, hours_ago: int = 26, **conf: Any) -> Any:
