@@ -37,7 +37,8 @@ from plugins.webex_hook import WebexContactCenterHook
 )
 def refresh_access_token() -> None:
     # Across all runs of this DAG, backfills included: never two refreshes at once.
-    @task(max_active_tis_per_dag=1)
+    # Every other Airflow task waits for the token, so none gets a free worker before this one.
+    @task(max_active_tis_per_dag=1, priority_weight=100)
     @fail_fast
     def refresh() -> str:
         pair = pipeline.refresh_access_token(

@@ -115,8 +115,10 @@ class LocalRun:
         self._start_servers()
         self._start_airflow()
         self._set_up_airflow()
+        # Before the scheduler starts: what an earlier launcher left running waits for the token.
+        refresh = self._trigger_refresh()
         self._start_scheduler()
-        self._refresh_access_token()
+        self._wait_for_refresh(refresh)
         hours = self._archive_hours()
         return self._report(hours)
 
@@ -244,9 +246,11 @@ class LocalRun:
     def _is_healthy(self) -> bool:
         return self.airflow.health().get("scheduler") == "healthy"
 
-    def _refresh_access_token(self) -> None:
+    def _trigger_refresh(self) -> str:
         self.airflow.set_paused(REFRESH, is_paused=False)
-        run_id = self.airflow.trigger(REFRESH, "make run")
+        return self.airflow.trigger(REFRESH, "make run")
+
+    def _wait_for_refresh(self, run_id: str) -> None:
         state = self._wait(
             lambda: _final_state(self.airflow.run_state(REFRESH, run_id)),
             f"Waiting for {REFRESH}.",
