@@ -160,6 +160,7 @@ def _announce(archive: Archive, merged: Sequence[_Merged]) -> None:
         if hour.due_time:
             marker = archive.keys.due_marker(hour.due_time, "check", hour.hour)
             archive.store.write(marker.key, b"")
+    # Also what an hour leaves as it is: so the newest manifest always tells what its partitions are.
     changes = [
         PublishedPartition(
             key=partition.key,
@@ -170,8 +171,8 @@ def _announce(archive: Archive, merged: Sequence[_Merged]) -> None:
             rows=len(partition.rows),
         )
         for hour in merged
+        if any(partition.is_change for partition in hour.partitions)
         for partition in hour.partitions
-        if partition.is_change
     ]
     if changes:
         appended = append_manifest(archive.store, archive.keys, changes, archive.now())
