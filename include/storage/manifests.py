@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from include.domain.errors import TransientError
 from include.domain.object_keys import KeyLayout, ObjectKey
-from include.storage.object_store import Condition, ConditionFailed, ObjectStore
+from include.storage.object_store import Condition, ConditionFailed, ObjectStore, StoredObject
 
 MAX_APPEND_ATTEMPTS = 40
 CONCURRENT_READS = 16
@@ -96,13 +96,22 @@ def append_manifest(
 def _append(
     store: ObjectStore, keys: KeyLayout, partitions: Sequence[PublishedPartition], now: datetime
 ) -> FoundManifest:
-    last = store.first(keys.manifests())
+    last = _newest(store, keys)
     body = store.read(last.key) if last else None
     sequence = (keys.manifest_sequence(last.key) or 0) if last else 0
     manifest = Manifest(sequence + 1, sha256_of(body[0]) if body else None, now, tuple(partitions))
     key = keys.manifest(manifest.sequence)
     store.write(key, manifest.to_json(), Condition(etag=None))
     return FoundManifest(key, sha256_of(manifest.to_json()), manifest)
+
+
+def _newest(store: ObjectStore, keys: KeyLayout) -> StoredObject | None:
+    """The manifest with the highest number; what somebody else put before it is passed over."""
+    first = store.first(keys.manifests())
+    if first is None or keys.manifest_sequence(first.key):
+        return first
+    found = store.list(keys.manifests())
+    return next((item for item in found if keys.manifest_sequence(item.key)), None)
 
 
 def iter_manifests(store: ObjectStore, keys: KeyLayout) -> Iterator[FoundManifest]:

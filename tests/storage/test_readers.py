@@ -21,7 +21,7 @@ from pyarrow.fs import S3FileSystem
 
 from include.domain.object_keys import KeyLayout
 from include.domain.rows import CaptureRow, ContactTaskRow
-from include.storage.tables import newer_capture, newer_contact_task, publish_rows
+from include.storage.tables import to_parquet
 from tests.storage.buckets import Bucket
 from tests.storage.rows import a_capture_row, a_contact_task_row
 
@@ -56,9 +56,9 @@ def publish_three_hours(bucket: Bucket) -> None:
                 tasks = [_full(row, hour) for row in tasks]
                 captures = [_full(row, hour) for row in captures]
             key = layout.table_partition("contact_tasks", hour)
-            publish_rows(bucket.store, key, tasks, ContactTaskRow, newer_contact_task)
+            bucket.store.write(key, to_parquet(tasks, ContactTaskRow))
             key = layout.table_partition("captures", hour)
-            publish_rows(bucket.store, key, captures, CaptureRow, newer_capture)
+            bucket.store.write(key, to_parquet(captures, CaptureRow))
 
 
 @pytest.fixture
