@@ -32,10 +32,14 @@ class Archive:
         """The key of one working file of this run."""
         return self.keys.working_file(self.run_id, name)
 
-    def own_working_files(self) -> Iterator[ObjectKey]:
-        """All working files of this run."""
+    def own_working_files(self) -> list[ObjectKey]:
+        """All working files of this run, in the order in which they are to be removed: the plan first.
+
+        Whoever repeats a step of a run that died while it removed them finds no plan, and says so; with a plan
+        whose shards are gone, it would take them for unfinished.
+        """
         prefix = f"{self.keys.working_files()}{safe_part(self.run_id)}/"
-        return (found.key for found in self.store.list(prefix))
+        return sorted((found.key for found in self.store.list(prefix)), reverse=True)
 
     def sweep(self, now: datetime) -> None:
         """Remove what runs that were killed or failed for good left behind more than a day ago."""

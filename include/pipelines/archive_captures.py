@@ -108,7 +108,7 @@ def start_run(archive: Archive) -> datetime:
     archive.store.check()
     now = archive.now()
     archive.sweep(now)
-    archive.store.delete(list(archive.own_working_files()))
+    archive.store.delete(archive.own_working_files())
     return now
 
 
@@ -208,8 +208,8 @@ def _read_plan(archive: Archive, name: str) -> list[ContactTaskRow]:
     found = archive.store.read(archive.working_file(name))
     if found is None:
         raise PermanentError(
-            "The plan of this run is gone (working files are swept after a day): clear the whole run, not one "
-            "Airflow task of it."
+            "The plan of this run is gone (working files are removed once all is published, and swept after a day): "
+            "clear the whole run, not one Airflow task of it."
         )
     return from_parquet(found[0], ContactTaskRow)
 
@@ -229,7 +229,7 @@ def publish_tables(interval: Interval, archive: Archive, shards: Sequence[Shard]
         log.warning("%s", overdue_sentence(published.overdue))
     if published.failures:
         raise CapturesFailed(" ".join(published.failures))
-    archive.store.delete(list(archive.own_working_files()))
+    archive.store.delete(archive.own_working_files())
 
 
 @dataclass(frozen=True)
