@@ -281,7 +281,8 @@ class ObjectStore:
                     )
                 )
             except ClientError as error:
-                if _status(error) in {403, 405, 501}:
+                # rclone answers NoSuchUpload for a bucket that never had an upload.
+                if _status(error) in {403, 405, 501} or _code(error) == "NoSuchUpload":
                     return 0
                 raise
             stale = [
