@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from include.domain.contact_centre import Capture
 from include.domain.errors import ArchiveError, PermanentError, TransientError
 from include.domain.interval import from_epoch_ms
+from include.domain.object_keys import Kind
 from include.sandbox.server import Sandbox
 from include.webex.captures import (
     CaptureOptions,
@@ -506,4 +508,67 @@ def test_the_sandbox_offers_what_it_holds(odd_sandbox: Sandbox):
         )
         assert len({(each.kind, each.capture_id) for each in captures}) == len(captures)
     assert sum(len(row["captures"]) for row in truth) > 50
+    client.close()
+
+
+# What a query asks for
+
+
+@pytest.mark.parametrize(
+    ("kind", "call_type", "is_segment", "flag"),
+    [
+        ("screen_recording", None, None, "include_screen_recordings"),
+        ("recording", "va-main", False, "include_virtual_agent"),
+        ("recording", "va-consult", None, "include_virtual_agent"),
+        ("recording", "main", True, "include_segments"),
+        ("recording", None, True, "include_segments"),
+    ],
+)
+def test_what_a_flag_brings_is_asked_for_with_it_only(
+    kind: Kind, call_type: str | None, *, is_segment: bool | None, flag: str
+):
+    """Else an archive without the flag would take what it did not ask for to be purged."""
+    for is_on in (True, False):
+        options = CaptureOptions(**{flag: is_on})
+        assert options.ask_for(kind, call_type, is_segment=is_segment) is is_on
+
+
+@pytest.mark.parametrize("include_segments", [True, False])
+def test_segments_and_the_stitched_recording_exclude_each_other(*, include_segments: bool):
+    options = CaptureOptions(include_segments=include_segments)
+
+    for is_segment in (True, False):
+        is_asked_for = options.ask_for("recording", "main", is_segment=is_segment)
+        assert is_asked_for is (is_segment == include_segments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "call_type", "is_segment"),
+    [
+        ("transcript", None, None), ("transcript", "va-main", True), ("recording", "consult", True),
+        ("recording", "consult", False), ("recording", "main", None), ("recording", None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_on", [True, False], ids=["with all flags", "without any"])
+def test_what_no_flag_governs_is_always_asked_for(
+    kind: Kind, call_type: str | None, *, is_segment: bool | None, is_on: bool
+):
+    options = CaptureOptions(
+        include_segments=is_on, include_virtual_agent=is_on, include_screen_recordings=is_on
+    )
+
+    assert options.ask_for(kind, call_type, is_segment=is_segment)
+
+
+@pytest.mark.parametrize("odd_sandbox", [{}], ids=["documented"], indirect=True)
+def test_whatever_the_sandbox_answers_was_asked_for(odd_sandbox: Sandbox):
+    client = a_client_of(odd_sandbox)
+    truth = odd_sandbox.truth(NOW_MS - 6 * HOUR_MS, NOW_MS - 5 * HOUR_MS, with_sha256=False)
+    for segments, agent, screens in product((True, False), repeat=3):
+        options = CaptureOptions(segments, agent, screens)
+        query = CapturesQuery(client, options)
+        for ids in batches([row["task_id"] for row in truth]):
+            for capture in (each for found in query(ids).values() for each in found or []):
+                is_segment = capture.segment
+                assert options.ask_for(capture.kind, capture.call_type, is_segment=is_segment)
     client.close()

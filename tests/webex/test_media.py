@@ -18,6 +18,7 @@ from include.webex.media import (
     DownloadExpired,
     DownloadGone,
     DownloadRefused,
+    Look,
     MediaClient,
 )
 from tests.builders import NOW_MS, a_client_of
@@ -187,7 +188,7 @@ def test_a_body_that_is_shorter_than_announced_is_noticed_by_counting():
 
     parts = [b"abc", b""]
     raw = SimpleNamespace(read=lambda *_, **__: parts.pop(0))
-    download = Download(5, cast("Any", SimpleNamespace(raw=raw)))
+    download = Download(5, None, cast("Any", SimpleNamespace(raw=raw)))
 
     with pytest.raises(DownloadBroken, match="3 of 5"):
         list(download)
@@ -335,3 +336,105 @@ def test_a_refused_host_is_never_contacted_and_named_with_the_setting():
 
     assert asked == []
     assert "5ec7e7" not in str(raised.value)
+
+
+# Looking without downloading
+
+
+def look(url: str, *hosts: str) -> Look:
+    client = media_client(*hosts)
+    try:
+        return client.look(SecretStr(url))
+    finally:
+        client.close()
+
+
+def test_a_look_tells_length_and_etag_of_the_download(recording: tuple[Sandbox, str, int]):
+    _, url, size = recording
+    client = media_client()
+
+    seen = client.look(SecretStr(url))
+
+    with client.open(SecretStr(url)) as download:
+        assert seen == Look(size, download.etag)
+    assert seen.etag
+    client.close()
+
+
+def test_a_look_asks_for_one_byte_by_get():
+    """A URL that is signed for GET is refused for HEAD."""
+    seen: list[tuple[str, str | None]] = []
+
+    def answer(handler: Any) -> None:
+        seen.append((handler.command, handler.headers.get("Range")))
+        reply(handler, 206, b"R", Content_Range="bytes 0-0/1234", ETag='"e"')
+
+    with a_server(answer) as url:
+        assert look(url) == Look(1234, '"e"')
+    assert seen == [("GET", "bytes=0-0")]
+
+
+def test_a_server_without_ranges_tells_the_length_of_the_whole():
+    with a_server(lambda handler: reply(handler, 200, bytes(5000), ETag='"e"')) as url:
+        assert look(url) == Look(5000, '"e"')
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [
+        (206, b""),
+        (206, b"Content-Range: bytes 0-0/*\r\n"),
+        (206, b"Content-Range: nonsense\r\n"),
+        (206, b"Content-Length: 1\r\n"),
+        (200, b""),
+    ],
+    ids=["none", "unknown length", "nonsense", "of the part", "200 without a length"],
+)
+def test_what_the_server_does_not_tell_is_none(status: int, header: bytes):
+    raw = b"HTTP/1.1 %d Some\r\nConnection: close\r\n%s\r\nR" % (status, header)
+
+    with a_server(lambda handler: reply_raw(handler, raw)) as url:
+        assert look(url) == Look(None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(403, DownloadExpired), (404, DownloadGone), (416, DownloadRefused), (302, DownloadRefused),
+     (401, DownloadRefused), (429, DownloadBroken), (503, DownloadBroken)],
+)  # fmt: skip
+def test_a_refused_look_means_what_a_refused_download_means(status: int, error: type[ArchiveError]):
+    with a_server(lambda handler: reply(handler, status, b"")) as url, pytest.raises(error):
+        look(url)
+
+
+def test_a_look_at_a_host_that_is_not_allowed_asks_nobody():
+    with (
+        a_server(lambda handler: reply(handler, 206, b"R")) as url,
+        pytest.raises(DownloadRefused, match="media_hosts"),
+    ):
+        look(url, "*.s3.amazonaws.com")
+
+
+def test_looks_and_downloads_share_a_connection():
+    """A look at each capture of an hour must not cost a TLS handshake each."""
+    connections: set[int] = set()
+
+    def answer(handler: Any) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        connections.add(handler.client_address[1])
+        handler.close_connection = False
+        if handler.headers.get("Range"):
+            reply(handler, 206, b"R", Content_Range="bytes 0-0/3", ETag='"e"')
+        else:
+            reply(handler, 200, b"RIF", ETag='"e"')
+
+    with a_server(answer) as url:
+        client = media_client()
+        for _ in range(3):
+            assert client.look(SecretStr(url)) == Look(3, '"e"')
+        with client.open(SecretStr(url)) as download:
+            assert b"".join(download) == b"RIF"
+        client.look(SecretStr(url))
+        client.close()
+
+    assert len(connections) == 1
