@@ -255,7 +255,9 @@ class CopiedBatch:
             attempts = row.attempts + int(retrying.statistics["attempt_number"])
             copied = replace(copied, attempts=attempts)
             if replaced:
-                copied = newer_capture(replaced, copied)
+                # What a killed run left is dated by the store, whose clock need not agree with this one.
+                times = [row.copied_time for row in (copied, replaced) if row.copied_time]
+                copied = newer_capture(replaced, replace(copied, copied_time=max(times)))
             self.bucket.remember(copied)
             return copied, False
         attempts = row.attempts + int(retrying.statistics["attempt_number"])
