@@ -43,10 +43,10 @@ def new_contact_task_row(
 
 
 def unasked_contact_task_row(row: ContactTaskRow, policy: CapturePolicy) -> ContactTaskRow:
-    """The row of a contact task that was listed, and whose captures nobody has asked for yet.
+    """The row of a contact task that was listed, and whose captures this run has not asked for.
 
-    It counts as last checked at its creation, so that it is pending and due at once: nothing is called
-    final, however old it is, by a run that died before it asked.
+    It counts as last checked at its creation. So what should be asked about is pending and due at once, and
+    what was checked before stays as it was then: nothing is called final by a run that did not ask.
     """
     return settled(replace(row, checked_time=row.created_time), [], policy)
 

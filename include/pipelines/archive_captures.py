@@ -83,7 +83,7 @@ def plan_shards(
         for contact_task in list_contact_tasks(client, interval, now, options.channel_types)
     ]
     to_query = [row for row in rows if may_have_captures(row)]
-    to_publish = [as_listed(row, archive) for row in rows]
+    to_publish = [unasked_contact_task_row(row, archive.policy) for row in rows]
     log.info(
         "%d contact tasks were created in [%s, %s).",
         len(rows),
@@ -96,11 +96,6 @@ def plan_shards(
 def may_have_captures(row: ContactTaskRow) -> bool:
     """Whether a contact task that was listed just now is worth a query."""
     return row.capture_requested is not False and is_identified(row.task_id)
-
-
-def as_listed(row: ContactTaskRow, archive: Archive) -> ContactTaskRow:
-    """What is published of a contact task that was listed just now, should no shard ask about it."""
-    return unasked_contact_task_row(row, archive.policy) if may_have_captures(row) else row
 
 
 def start_run(archive: Archive) -> datetime:

@@ -10,13 +10,12 @@ from include.domain.capture_state import is_at_risk
 from include.domain.contact_centre import ContactTask
 from include.domain.errors import CapturesFailed
 from include.domain.merged_rows import newer_contact_task, settled
-from include.domain.new_rows import new_contact_task_row
+from include.domain.new_rows import new_contact_task_row, unasked_contact_task_row
 from include.domain.object_keys import DueMarker, ObjectKey
 from include.domain.rows import CaptureRow, ContactTaskRow
 from include.pipelines.archive import Archive
 from include.pipelines.archive_captures import (
     Shard,
-    as_listed,
     may_have_captures,
     overdue_sentence,
     publish_plan,
@@ -57,7 +56,8 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
         known, late, changed = _look_up(archive, hour, listed, now)
         to_query += [row for row in late if may_have_captures(row)]
         to_query += [replace(row, checked_time=now) for row in known if _is_due(row, now)]
-        to_publish += [*(as_listed(row, archive) for row in late), *changed]
+        to_publish += [unasked_contact_task_row(row, archive.policy) for row in late]
+        to_publish += changed
     archive.mark_for_listing(to_list, now)
     markers = "".join(f"{marker.key}\n" for marker in due)
     archive.store.write(archive.working_file(_DUE), markers.encode())
