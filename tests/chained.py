@@ -85,9 +85,9 @@ def _manifests(archived: ArchivedHours) -> list[dict[str, Any]]:
     bodies = [archived.bytes_of(key) for key in keys]
     manifests = [json.loads(body) for body in bodies]
     assert [manifest["sequence"] for manifest in manifests] == list(range(1, len(keys) + 1))
-    for earlier, manifest in itertools.pairwise([None, *zip(bodies, manifests, strict=True)]):
-        previous = hashlib.sha256(earlier[0]).hexdigest() if earlier else None
-        assert manifest[1]["previous_sha256"] == previous, "the chain is broken"
+    hashes = [hashlib.sha256(body).hexdigest() for body in bodies]
+    previous = [manifest["previous_sha256"] for manifest in manifests]
+    assert previous == [None, *hashes][: len(previous)], "the chain is broken"
     return manifests
 
 

@@ -32,6 +32,7 @@ from tests.pipelines.conftest import Centre, UncountedBudget
 from tests.pipelines.dag_runs import AirflowTasks, archive_hours, recheck
 
 Moment = Literal["before", "after"]
+Dag = Literal["archive_captures", "recheck_captures", "refresh_access_token"]
 WRITES = {
     "PutObject",
     "CreateMultipartUpload",
@@ -48,11 +49,11 @@ ROOT = Path(__file__).parents[2]
 class Run:
     """What a child does, where, and at which write it is killed, if at any."""
 
-    dag: Literal["archive_captures", "recheck_captures", "refresh_access_token"]
+    dag: Dag
     now_ms: int
     hour_ms: int
     webex: dict[str, Any]
-    s3: dict[str, str]
+    s3: dict[str, Any]
     bucket: str
     token_file: str = ""
     kill_at: str | None = None
@@ -143,7 +144,7 @@ class HeldClock:
         return self._now_ms
 
 
-def s3_client(s3: dict[str, str]) -> Any:
+def s3_client(s3: dict[str, Any]) -> Any:
     return _session.client("s3", **s3)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -22,6 +22,7 @@ from tests.pipelines.conftest import Centre, UncountedBudget
 from tests.pipelines.dag_runs import AirflowTasks, archive_hours, in_new_bucket, recheck
 from tests.pipelines.killed_process import (
     TOKEN_WRITE,
+    Dag,
     KilledProcess,
     Moment,
     Run,
@@ -72,7 +73,7 @@ class World:
     afterwards: Centre
     """An hour after that."""
     webex: dict[int, dict[str, Any]]
-    s3: dict[str, str]
+    s3: dict[str, Any]
     _truths: dict[int, list[dict[str, Any]]] = field(default_factory=dict[int, Any])
 
     @property
@@ -80,7 +81,7 @@ class World:
         start = from_epoch_ms(NOW_MS) - 2 * HOUR
         return Interval(start, start + HOUR)
 
-    def run(self, dag: Literal["archive_captures", "recheck_captures"], centre: Centre) -> Run:
+    def run(self, dag: Dag, centre: Centre) -> Run:
         return Run(
             dag=dag,
             now_ms=centre.sandbox.now_ms(),
@@ -153,8 +154,8 @@ def assert_done(world: World, centre: Centre) -> None:
     assert_published(archived)
 
 
-def assert_swept(centre: Centre) -> None:
-    """A run that begins more than a day later leaves nothing of the killed one."""
+def assert_nothing_is_left(centre: Centre) -> None:
+    """No open upload and no working file: of a run that ended, or a day after one that was killed."""
     assert centre.s3.list_multipart_uploads(Bucket=centre.bucket).get("Uploads", []) == []
     assert centre.archived.working_files == []
 
@@ -217,7 +218,7 @@ class Survivor:
     """A run that is killed at each of its writes, and what comes after it."""
 
     world: World
-    dag: Literal["archive_captures", "recheck_captures"]
+    dag: Dag
     centre: Centre
     begins_with: str | None
     run_again: Callable[[Centre, dict[str, Any]], None]
@@ -242,7 +243,7 @@ class Survivor:
         ended = process.run(self.world.run(self.dag, unharmed))
         assert not ended.was_killed
         assert_done(self.world, unharmed)
-        assert unharmed.archived.working_files == []
+        assert_nothing_is_left(unharmed)
         self.reference = due_markers(unharmed)
         return ended.writes
 
@@ -289,4 +290,4 @@ class Survivor:
             assert_done(world, later)
         else:  # nothing was done yet that could be forgotten
             assert later.archived.keys == []
-        assert_swept(later)
+        assert_nothing_is_left(later)
