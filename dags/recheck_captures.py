@@ -63,7 +63,8 @@ def recheck_captures() -> None:
             )
 
     # Also after a shard that failed: what the others found is published, then this fails too.
-    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    # It writes, so it is in the pool: one slot makes up for a store without conditional writes.
+    @task(pool=API_POOL, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @fail_fast
     def publish_recheck(shards: list[dict[str, int]]) -> None:
         with archive_run() as run:

@@ -30,7 +30,8 @@ def archive_interval() -> None:
             )
 
     # Also after a shard that failed: what the others found is published, then this fails too.
-    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    # It writes, so it is in the pool: one slot makes up for a store without conditional writes.
+    @task(pool=API_POOL, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @fail_fast
     def publish_tables(shards: list[dict[str, int]]) -> None:
         with archive_run() as run:
