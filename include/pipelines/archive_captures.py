@@ -17,7 +17,7 @@ from include.domain.new_rows import (
 )
 from include.domain.object_keys import safe_part
 from include.domain.rows import CaptureRow, ContactTaskRow
-from include.pipelines.archive import Archive
+from include.pipelines.archive import WORKING_FILES_LIVE, Archive
 from include.pipelines.capture_copies import BucketView, CopiedBatch
 from include.pipelines.publication import publish_hours
 from include.storage.tables import from_parquet, read_rows, to_parquet
@@ -56,10 +56,14 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class Shard:
-    """A share of the planned contact tasks: ``count`` rows of the plan that want a query, from ``first`` on."""
+    """A share of the planned contact tasks: ``count`` rows of the plan that want a query, from ``first`` on.
+
+    ``planned_time`` is when the run made its plan, as ISO text: a shard crosses XCom.
+    """
 
     first: int
     count: int
+    planned_time: str = ""
 
     def file_name(self, table: str) -> str:
         """The name of the working file with this shard's rows of one table."""
@@ -119,18 +123,21 @@ def write_plan(
     """
     archive.store.write(archive.working_file(_TO_PUBLISH), to_parquet(to_publish, ContactTaskRow))
     archive.store.write(archive.working_file(_TO_QUERY), to_parquet(to_query, ContactTaskRow))
-    shards = _shards(len(to_query))
+    shards = _shards(len(to_query), archive.now())
     log.info("%d of them may have captures, in %d shards.", len(to_query), len(shards))
     return shards
 
 
-def _shards(count: int) -> list[Shard]:
+def _shards(count: int, planned_time: datetime) -> list[Shard]:
     """Shards of whole batches (ten), few enough for Airflow to map; one empty shard when there is none.
 
     A mapped Airflow task without any shard would be skipped, and publishing with it.
     """
     size = max(MIN_CONTACT_TASKS_PER_SHARD, -(-count // (MAX_SHARDS * 10)) * 10)
-    return [Shard(first, min(size, count - first)) for first in range(0, max(count, 1), size)]
+    return [
+        Shard(first, min(size, count - first), planned_time.isoformat())
+        for first in range(0, max(count, 1), size)
+    ]
 
 
 def archive_shard(
@@ -199,6 +206,17 @@ def _in_order(rows: Iterable[ContactTaskRow]) -> list[ContactTaskRow]:
     return sorted(rows, key=lambda row: (hour_of(row.created_time), safe_part(row.task_id)))
 
 
+def _is_published(archive: Archive, shards: Sequence[Shard]) -> bool:
+    """Whether an earlier try of this run published all and was killed before Airflow noted it.
+
+    Nobody but the run itself removes its plan within a day, and it does so after publishing.
+    """
+    planned_time = shards[0].planned_time if shards else ""
+    if not planned_time or archive.store.head(archive.working_file(_TO_PUBLISH)):
+        return False
+    return archive.now() - datetime.fromisoformat(planned_time) < WORKING_FILES_LIVE
+
+
 def _read_plan(archive: Archive, name: str) -> list[ContactTaskRow]:
     found = archive.store.read(archive.working_file(name))
     if found is None:
@@ -250,6 +268,9 @@ def publish_plan(archive: Archive, hours: Iterable[datetime], shards: Sequence[S
     Raises:
         TransientError: Other writers replaced a partition again and again.
     """
+    if _is_published(archive, shards):
+        log.info("An earlier try of this run has published all.")
+        return Published([], [], is_whole=True, failures=[])
     contact_tasks = {row.identity: row for row in _read_plan(archive, _TO_PUBLISH)}
     captures: dict[tuple[str, ...], CaptureRow] = {}
     unfinished = 0

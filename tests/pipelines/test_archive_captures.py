@@ -530,3 +530,22 @@ def _offered(centre, hour, kind):
         and capture["file_name"]
         and capture["file_name"].endswith(".wav")
     ]
+
+
+def test_a_retry_of_what_was_published_already_succeeds(open_centre):
+    """Killed between the last write and Airflow's note of its success, it is tried again by Airflow."""
+    centre = open_centre(tasks_per_hour=10)
+    hour, archive = centre.hour(OLD_ENOUGH), centre.archive()
+    shards = pipeline.plan_shards(hour, centre.client, archive, pipeline.ArchiveOptions())
+    for shard in shards:
+        pipeline.archive_shard(
+            shard, centre.client, centre.media, archive, pipeline.ArchiveOptions()
+        )
+    pipeline.publish_tables(hour, archive, shards)
+
+    pipeline.publish_tables(hour, archive, shards)
+
+    assert_complete(centre.archived, centre.truth(hour))
+    centre.sandbox.advance(25 * 3600)
+    with pytest.raises(PermanentError, match="clear the whole run"):
+        pipeline.publish_tables(hour, archive, shards)
