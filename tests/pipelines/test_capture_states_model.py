@@ -51,8 +51,6 @@ from tests.pipelines.scripted_centre import (
 DAY = timedelta(days=1)
 SETTLING_TIME = 2 * DAY
 HORIZON = 14 * DAY
-MAX_WALKS = int(os.environ.get("EXAMPLES", "25"))
-STEPS_OF_ONE_WALK = 30
 # About a minute of one core; more walks find more.
 WALKS = 25
 STEPS = 30
