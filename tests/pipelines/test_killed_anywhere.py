@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from include.domain.errors import PermanentError
 from include.domain.interval import HOUR, Interval, epoch_ms, from_epoch_ms
 from include.webex.http_client import WebexClient
 from include.webex.tokens import TokenPair, request_token_pair
@@ -133,10 +132,6 @@ def world(
 
 def due_markers(centre: Centre) -> list[str]:
     return [key for key in centre.archived.keys if key.startswith("due/")]
-
-
-def is_plan_gone(centre: Centre) -> bool:
-    return not any(key.endswith("/to_publish.parquet") for key in centre.archived.working_files)
 
 
 def state_of(centre: Centre) -> tuple[object, ...]:
@@ -273,12 +268,6 @@ class Survivor:
         self.states.add(state)
         for finished in [{}, ended.finished] if ended.finished else [{}]:
             repeated = in_new_bucket(self.centre, killed.bucket)
-            if finished and is_plan_gone(killed):
-                # All was published; a repeat of the last Airflow task alone has nothing to go by.
-                assert_done(world, repeated)
-                with pytest.raises(PermanentError, match="clear the whole run"):
-                    self.run_again(repeated, finished)
-                continue
             self.run_again(repeated, finished)
             assert_done(world, repeated)
             assert due_markers(repeated) == self.reference
