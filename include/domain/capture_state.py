@@ -5,15 +5,19 @@
     captureRequested = false, nothing offered ────────────► none       final
     nothing offered, null or true, young ─────────────────► pending ┐
     something offered, task open or not settled ──────────► pending ┤  looked at again at
-    a capture offered without a URL ──────────────────────► pending ┘  next_check_time
+    offered without a URL, or a newer version not copied ─► pending ┘  next_check_time
     a copy failed, or the API refuses to tell ────────────► failed     the same, until the horizon;
                                                                        then a person acts
-    settled, everything offered is copied ────────────────► archived   final
-    settled, something was purged before it was copied ───► gone       final
+    settled or past the horizon, all offered is copied ───► archived   final
+    the same, but something was purged before a copy ─────► gone       final
     past the retention, true and nothing offered ─────────► gone       final
     past the horizon, true and nothing offered ───────────► overdue    final, alerts a person
-    past the horizon, offered but still without a URL ────► overdue    final, alerts a person
+    past the horizon, what was offered is not all copied ─► overdue    final, alerts a person
     past the horizon, null and nothing offered ───────────► none       final
+
+Settled: its status is closed, and neither it nor the set of its captures changed for the settling time.
+Past the retention is past the horizon as well. A final state is left when a listing shows a change of the
+contact task (its status opens again, null turns true) or a run that is repeated finds another capture.
 
 ``captureRequested`` has three values: null means "not yet known" and is never read as false
 (documented: GET /v1/tasks, attribute captureRequested).
