@@ -1,10 +1,11 @@
 """The only place that talks to S3: one bucket, with errors named by what to do."""
 
 import hashlib
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import (
@@ -28,6 +29,7 @@ CONNECTION_ID = "wxcc_store"
 PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000  # of S3
 _READ_BYTES = 1 << 20
+_LAST_MODIFIED = re.compile(rb"(?<=<LastModified>)[^<]+Z(?=<)")
 _REFUSED_CREDENTIALS = frozenset(
     {
         "InvalidAccessKeyId",
@@ -93,6 +95,9 @@ class ObjectStore:
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client = client
         self.bucket = bucket
+        client.meta.events.register(
+            "before-parse.s3.ListObjectsV2", _times_as_seconds, unique_id="archive-listing-times"
+        )
 
     def check(self) -> None:
         """Fail now, with the setting's name, rather than after an hour of downloads."""
@@ -362,8 +367,20 @@ def _stored_object(item: "ObjectTypeDef") -> StoredObject:
     """An element of a listing; S3 always sends these four, its type description does not say so."""
     found = cast("dict[str, Any]", item)
     return StoredObject(
-        ObjectKey(found["Key"]), found["Size"], found["ETag"], found["LastModified"]
+        ObjectKey(found["Key"]), found["Size"], found["ETag"], found["LastModified"].astimezone(UTC)
     )
+
+
+def _times_as_seconds(response_dict: dict[str, Any], **_: object) -> None:
+    """Halve what a listing costs: botocore has dateutil guess the format of every time that is no number."""
+    try:
+        response_dict["body"] = _LAST_MODIFIED.sub(_as_seconds, response_dict["body"])
+    except ValueError:
+        return  # no ISO 8601: dateutil may know what it is
+
+
+def _as_seconds(time: re.Match[bytes]) -> bytes:
+    return str(datetime.fromisoformat(time[0].decode()).timestamp()).encode()
 
 
 def _parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[tuple[bytes, bool]]:

@@ -59,6 +59,8 @@ def test_what_is_written_is_read_headed_and_listed(store):
     [listed] = store.list("captures/")
     # rclone lists an ETag without its quotes.
     assert (listed.key, listed.size_bytes, listed.etag.strip('"')) == (KEY, 7, etag.strip('"'))
+    # A head tells whole seconds.
+    assert abs(listed.last_modified - head.last_modified) < timedelta(seconds=1)
     assert b"".join(store.iter_bytes(KEY)) == b"content"
 
 
