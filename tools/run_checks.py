@@ -45,13 +45,14 @@ def _tests(name: str, *arguments: str) -> Check:
 
 # The longest first. Tests of one kind share a process: those of Airflow set its home before they import it.
 CHECKS = (
-    _tests("end-to-end tests", "tests/end_to_end"),
+    _tests("pipeline tests", "tests/pipelines"),
+    _tests("end-to-end tests of make run", "tests/end_to_end/test_make_run.py"),
+    _tests("end-to-end tests of backfills", "tests/end_to_end/test_backfill.py"),
+    _tests("end-to-end tests of alerts", "tests/end_to_end/test_alerts.py"),
     _tests("storage tests", "tests/storage"),
     _tests("sandbox tests", "tests/sandbox"),
     _tests("DAG tests", "tests/dags"),
-    _tests(
-        "unit tests", "tests/domain", "tests/webex", "tests/pipelines", "tests/tools", "tests/docs"
-    ),
+    _tests("unit tests", "tests/domain", "tests/webex", "tests/tools", "tests/docs"),
     Check("types", (str(BIN / "pyright"),)),
     Check("lint", (str(BIN / "ruff"), "check", ".")),
     Check("format", (str(BIN / "ruff"), "format", "--check", ".")),

@@ -166,7 +166,7 @@ def _local_server(state: Path) -> Iterator[Place]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         local_s3.repair_persisted_objects(objects)
         fcntl.flock(lock, fcntl.LOCK_UN)
-    port = free_port(0)
+    port = free_port(8810)
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         local_s3.ministack_command(),

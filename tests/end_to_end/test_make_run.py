@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from include.domain.interval import HOUR, epoch_ms, hour_of
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
 from tests.archived import assert_complete, truth_with_all
-from tests.end_to_end.launcher import Watched, airflow_of, archived_hours, launched, wait_for
+from tests.end_to_end.launcher import ROOT, Watched, airflow_of, archived_hours, launched, wait_for
 
 pytestmark = [
     pytest.mark.enable_socket,
@@ -65,6 +67,27 @@ def test_the_archive_is_complete_for_one_who_knows_only_the_bucket(state):
         Sandbox(Scenario(tasks_per_hour=CONTACT_TASKS_PER_HOUR)) as sandbox,
     ):
         assert_complete(archived, truth_with_all(sandbox, epoch_ms(first), epoch_ms(last)))
+
+
+def test_make_verify_finds_nothing_wrong_in_it_and_then_the_one_object_that_is_damaged(state):
+    """What `make run` keeps is served for as long as the verification takes."""
+    verify = [sys.executable, "-m", "tools.verify_bucket", "--state", str(state)]
+    whole = subprocess.run(
+        verify, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    recording = min((state / ".local" / "s3").rglob("*.wav"))
+    body = recording.read_bytes()
+    recording.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    damaged = subprocess.run(
+        verify, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    recording.write_bytes(body)
+
+    assert (whole.returncode, whole.stderr) == (0, ""), whole.stdout
+    assert "Nothing is missing, nothing was altered." in whole.stdout
+    assert damaged.returncode == 1
+    assert "another SHA-256" in damaged.stdout
+    assert "1 findings." in damaged.stdout
 
 
 def test_a_second_run_starts_from_what_the_first_left_and_stays_up_until_ctrl_c(state):
