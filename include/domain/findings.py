@@ -42,7 +42,10 @@ _WHAT: dict[FindingKind, tuple[str, str]] = {
         "The partition is an earlier one than the newest manifest says: a run was killed, or it was put back",
         "{run}",
     ),
-    "partition_unknown": ("No manifest knows this partition", "remove it, if nobody knows it"),
+    "partition_unknown": (
+        "No manifest knows this partition",
+        "if the manifests are gone, restore them; else find out who put it there",
+    ),
     "partition_was_altered": (
         "The partition was altered or removed before a later run replaced it",
         "nothing mends the past: compare with a copy of the bucket",
@@ -52,7 +55,11 @@ _WHAT: dict[FindingKind, tuple[str, str]] = {
         "The object is not the one that was copied",
         f"{_RESTORE}, or {{recopy}}",
     ),
-    "object_unknown": ("No row knows this object", "{run}; remove it, if it stays unknown"),
+    "object_unknown": (
+        "No row knows this object",
+        "{run}; if it stays unknown, find out whose it is before anyone removes it: it may be the only copy "
+        "of what Webex has purged, while its row was lost",
+    ),
     "row_unfit": ("The rows do not fit each other", "{run}"),
     "hour_not_archived": ("The hour was never archived", "{run}"),
     "contact_task_missing": ("Webex lists a contact task that has no row", "{run}"),
@@ -87,7 +94,9 @@ class Finding:
     def remedy(self) -> str:
         """What mends it: an action, with the command where there is one."""
         if self.hour is None:
-            return _WHAT[self.kind][1].format(run="run its hour again", recopy="run its hour again")
+            return _WHAT[self.kind][1].format(
+                run="find out who put it there", recopy="find out who put it there"
+            )
         # A manual run at the end of an hour has the data interval of that hour.
         run = f"airflow dags trigger archive_captures --logical-date {self.hour + HOUR:%Y-%m-%dT%H:%M:%SZ}"
         return _WHAT[self.kind][1].format(

@@ -154,7 +154,7 @@ def archive_shard(
     """
     planned = _in_order(_read_plan(archive, _TO_QUERY))[shard.first : shard.first + shard.count]
     bucket = BucketView(archive, planned)
-    query = CapturesQuery(client, options.captures)
+    query = CapturesQuery(client, options.captures, bucket.names_given)
     contact_task_rows: list[ContactTaskRow] = []
     capture_rows: list[CaptureRow] = []
     failures: list[str] = []

@@ -22,7 +22,7 @@ from include.storage.captures import ContentChanged, StoredCapture, read_back, s
 from include.storage.formats import Implausible
 from include.storage.object_store import Condition, ConditionFailed, StoredObject
 from include.storage.tables import read_rows
-from include.webex.captures import CapturesQuery
+from include.webex.captures import CapturesQuery, NamesGiven, distinction
 from include.webex.media import (
     DownloadBroken,
     DownloadExpired,
@@ -109,6 +109,10 @@ class BucketView:
         self.rows[row.task_id][row.identity] = row
         if row.object_key:
             self.refresh(ObjectKey(row.object_key))
+
+    def names_given(self, task_id: str) -> NamesGiven:
+        """Which capture each id stands for already; a query must not give it to another one."""
+        return {(row.kind, row.capture_id): distinction(row) for row in self.rows[task_id].values()}
 
     def known(self, task_id: str, found: Iterable[CaptureRow]) -> list[CaptureRow]:
         """Every capture that was ever offered for a contact task, as it stands after this check."""
@@ -266,7 +270,10 @@ class CopiedBatch:
             row = replaced
             outcome = "copied"
         failed = replace(row, outcome=outcome, attempts=attempts, last_error=redact(str(failure)))
-        return failed, isinstance(failure, DownloadExpired)
+        # A URL that is refused at every visit is not worth two more queries at each.
+        known = self.bucket.rows[row.task_id].get(row.identity)
+        is_known_to_fail = known is not None and known.last_error == failed.last_error
+        return failed, isinstance(failure, DownloadExpired) and not is_known_to_fail
 
     def _copy_once(
         self,

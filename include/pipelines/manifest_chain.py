@@ -77,8 +77,12 @@ class ManifestChain:
 
     def _find_missing(self, archive: Archive, newest: int, oldest: int) -> None:
         """Those between two that are there: (oldest, newest]."""
-        for sequence in range(newest, oldest, -1):
-            self.findings.append(Finding("manifest_missing", archive.keys.manifest(sequence)))
+        if newest > oldest:
+            count = newest - oldest
+            detail = f"and {count - 1} before it" if count > 1 else ""
+            self.findings.append(
+                Finding("manifest_missing", archive.keys.manifest(newest), detail=detail)
+            )
 
     @property
     def length(self) -> int:

@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import tenacity
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 HOURS_PER_MANIFEST = 24  # what is merged at once lies in memory
 MAX_PUBLISH_ATTEMPTS = 30
+SOON = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,9 @@ def _publish(
             for hour in merged:
                 for partition in hour.partitions:
                     partition.write(archive.store)
+                if hour.due_time and hour.due_time <= archive.now() + SOON:
+                    # A recheck that did not see the rows yet may have taken it.
+                    _mark_as_due(archive, hour)
                 overdue.extend(hour.overdue)
                 left.remove(hour.hour)
 
@@ -157,9 +161,7 @@ def _publish(
 def _announce(archive: Archive, merged: Sequence[_Merged]) -> None:
     """What must be in the bucket before the partitions: when to look again, and what they will be."""
     for hour in merged:
-        if hour.due_time:
-            marker = archive.keys.due_marker(hour.due_time, "check", hour.hour)
-            archive.store.write(marker.key, b"")
+        _mark_as_due(archive, hour)
     # Also what an hour leaves as it is: so the newest manifest always tells what its partitions are.
     changes = [
         PublishedPartition(
@@ -182,3 +184,9 @@ def _announce(archive: Archive, merged: Sequence[_Merged]) -> None:
             archive.keys.org_id,
             appended.sha256,
         )
+
+
+def _mark_as_due(archive: Archive, hour: _Merged) -> None:
+    if hour.due_time:
+        marker = archive.keys.due_marker(hour.due_time, "check", hour.hour)
+        archive.store.write(marker.key, b"")

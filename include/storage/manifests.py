@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from include.domain.errors import TransientError
 from include.domain.object_keys import KeyLayout, ObjectKey
-from include.storage.object_store import Condition, ConditionFailed, ObjectStore, StoredObject
+from include.storage.object_store import Condition, ConditionFailed, ObjectStore
 
 MAX_APPEND_ATTEMPTS = 40
 CONCURRENT_READS = 16
@@ -97,21 +97,32 @@ def _append(
     store: ObjectStore, keys: KeyLayout, partitions: Sequence[PublishedPartition], now: datetime
 ) -> FoundManifest:
     last = _newest(store, keys)
-    body = store.read(last.key) if last else None
     sequence = (keys.manifest_sequence(last.key) or 0) if last else 0
-    manifest = Manifest(sequence + 1, sha256_of(body[0]) if body else None, now, tuple(partitions))
+    manifest = Manifest(sequence + 1, last.sha256 if last else None, now, tuple(partitions))
     key = keys.manifest(manifest.sequence)
     store.write(key, manifest.to_json(), Condition(etag=None))
     return FoundManifest(key, sha256_of(manifest.to_json()), manifest)
 
 
-def _newest(store: ObjectStore, keys: KeyLayout) -> StoredObject | None:
-    """The manifest with the highest number; what somebody else put before it is passed over."""
+def _newest(store: ObjectStore, keys: KeyLayout) -> FoundManifest | None:
+    """The end of the chain; what somebody else put before it is passed over.
+
+    A manifest that was altered still is a link, of which a verification tells: the one before it is there.
+    """
     first = store.first(keys.manifests())
-    if first is None or keys.manifest_sequence(first.key):
-        return first
-    found = store.list(keys.manifests())
-    return next((item for item in found if keys.manifest_sequence(item.key)), None)
+    if first is None:
+        return None
+    found = read_manifest(store, first.key)
+    if found.manifest and keys.manifest_sequence(first.key) == found.manifest.sequence:
+        return found
+    for found in iter_manifests(store, keys):
+        sequence = keys.manifest_sequence(found.key)
+        if sequence is None:
+            continue
+        is_link = found.manifest is not None and found.manifest.sequence == sequence
+        if is_link or sequence == 1 or store.head(keys.manifest(sequence - 1)):
+            return found
+    return None
 
 
 def iter_manifests(store: ObjectStore, keys: KeyLayout) -> Iterator[FoundManifest]:

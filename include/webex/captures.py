@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from include.domain.contact_centre import Capture, JsonObject
 from include.domain.object_keys import Kind
 from include.domain.redaction import without_signed_urls
+from include.domain.rows import CaptureRow
 from include.webex.contact_tasks import boolean, instant, text, unidentified
 from include.webex.http_client import Refused, TooLarge, WebexClient
 
@@ -68,12 +69,17 @@ def batches(contact_task_ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(unique[start : start + MAX_CONTACT_TASKS_PER_CAPTURES_QUERY])
 
 
+# What an earlier run called by the id that the API gave, told by `distinction`.
+NamesGiven = Mapping[tuple[Kind, str], tuple[str, ...]]
+
+
 @dataclass
 class CapturesQuery:
     """Queries captures with one set of options; remembers when an older cell refuses the newer flags."""
 
     client: WebexClient
     options: CaptureOptions
+    names_given: Callable[[str], NamesGiven] = lambda _contact_task_id: {}
 
     def __call__(self, contact_task_ids: Sequence[str]) -> Mapping[str, list[Capture] | None]:
         """The captures of one batch of contact tasks, by contact task id; never fewer keys than ids.
@@ -134,7 +140,7 @@ class CapturesQuery:
             if contact_task_id is not None:
                 found[contact_task_id].extend(_parse_entry(entry))
         return {
-            contact_task_id: with_unique_ids(captures)
+            contact_task_id: with_unique_ids(captures, self.names_given(contact_task_id))
             for contact_task_id, captures in found.items()
         }
 
@@ -193,24 +199,30 @@ def parse_capture(kind: Kind, element: JsonObject) -> Capture:
     )
 
 
-def with_unique_ids(captures: Sequence[Capture]) -> list[Capture]:
+def with_unique_ids(
+    captures: Sequence[Capture], names_given: NamesGiven | None = None
+) -> list[Capture]:
     """The captures of one contact task, each under an id of its own within its kind.
 
     A voice transcript's id names a configuration (documented), so two transcripts of one contact task
-    can share it. The earliest keeps the id; each other one gets a suffix made from what tells it apart,
-    and so the same suffix in every run. Elements alike in all their members are told apart by the path of
-    their URLs, which names the object; its query differs each time. Alike in that too, they are one.
+    can share it. The one to which an earlier run gave the id keeps it, else the earliest; each other one
+    gets a suffix made from what tells it apart, and so the same suffix in every run. Elements alike in all
+    their members are told apart by the path of their URLs, which names the object; its query differs each
+    time. Alike in that too, they are one.
     """
     taken: set[tuple[Kind, str]] = set()
     seen: set[tuple[str, str]] = set()
     unique: list[Capture] = []
-    for capture in sorted(captures, key=_order):
+    given = names_given or {}
+    for capture in sorted(
+        captures, key=lambda capture: (not _is_given(capture, given), _order(capture))
+    ):
         members, path = _members(capture), _path(capture)
         if (members, path) in seen or (not path and any(members == other for other, _ in seen)):
             continue
         capture_id = capture.capture_id
         if (capture.kind, capture_id) in taken:
-            capture_id = f"{capture.capture_id}~{_digest(json.dumps(_distinction(capture)))}"
+            capture_id = f"{capture.capture_id}~{_digest(json.dumps(distinction(capture)))}"
         if (capture.kind, capture_id) in taken:
             capture_id = f"{capture.capture_id}~{_digest(members + path)}"
         seen.add((members, path))
@@ -219,10 +231,15 @@ def with_unique_ids(captures: Sequence[Capture]) -> list[Capture]:
     return unique
 
 
+def _is_given(capture: Capture, names_given: NamesGiven) -> bool:
+    """Whether an earlier run gave the id to this very capture, as far as its members tell."""
+    return names_given.get((capture.kind, capture.capture_id)) == distinction(capture)
+
+
 def _order(capture: Capture) -> tuple[str, ...]:
     """Earliest first; of what is alike, one that can be downloaded comes before one that cannot."""
     path = _path(capture)
-    identity = (capture.kind, capture.capture_id, *_distinction(capture), _members(capture))
+    identity = (capture.kind, capture.capture_id, *distinction(capture), _members(capture))
     return (*identity, "with a URL" if path else "without", path)
 
 
@@ -242,9 +259,10 @@ def _digest(content: str) -> str:
     return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def _distinction(capture: Capture) -> tuple[str, ...]:
+def distinction(capture: Capture | CaptureRow) -> tuple[str, ...]:
     """What tells two captures under one id apart, earliest first; never the URL, which differs each time."""
-    extra = {name.lower(): value for name, value in capture.extra.items()}
+    told = capture.extra if isinstance(capture, Capture) else json.loads(capture.extra_json or "{}")
+    extra = {name.lower(): value for name, value in told.items()}
     created = instant(extra.get("createtime"))
     return (
         created.isoformat() if created else "",

@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from include.webex.captures import (
     CaptureOptions,
     CapturesQuery,
     batches,
+    distinction,
     parse_capture,
     with_unique_ids,
 )
@@ -572,3 +574,26 @@ def test_whatever_the_sandbox_answers_was_asked_for(odd_sandbox: Sandbox):
                 is_segment = capture.segment
                 assert options.ask_for(capture.kind, capture.call_type, is_segment=is_segment)
     client.close()
+
+
+def test_who_was_given_an_id_keeps_it_when_an_earlier_one_appears_later():
+    """Else the second transcript would be taken for the first one, which is copied already."""
+    first_shown = a_capture(
+        kind="transcript",
+        capture_id="cfg-id-101",
+        source="realtime-voice",
+        extra={"createTime": "1789381190000"},
+    )
+    shown_later = replace(first_shown, source="recording", extra={"createTime": "1789381100000"})
+    names_given = {("transcript", "cfg-id-101"): distinction(first_shown)}
+
+    found = with_unique_ids([shown_later, first_shown], names_given)
+
+    assert {capture.source: capture.capture_id == "cfg-id-101" for capture in found} == {
+        "realtime-voice": True,
+        "recording": False,
+    }
+    unknown = with_unique_ids([shown_later, first_shown])
+    assert {capture.source for capture in unknown if capture.capture_id == "cfg-id-101"} == {
+        "recording"
+    }
