@@ -1,5 +1,6 @@
 """Reads the whole chain of manifests and says whether it holds, and what each partition should be."""
 
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,9 +47,8 @@ class ManifestChain:
             chain.latest_sha256 = chain.latest_sha256 or found.sha256
             if found.manifest:
                 for partition in found.manifest.partitions:
-                    chain.partitions[partition.key].append(
-                        (found.manifest.published_time, partition)
-                    )
+                    shared = _shared(partition)
+                    chain.partitions[shared.key].append((found.manifest.published_time, shared))
             newer = found
         if newer:
             first = archive.keys.manifest_sequence(newer.key) or 0
@@ -135,3 +135,15 @@ class ManifestChain:
                     known.discard(None)
                 known.add(partition.sha256)
         return found
+
+
+def _shared(partition: PublishedPartition) -> PublishedPartition:
+    """The same with texts that are kept once: a year has hundreds of thousands of them, most of them twice."""
+    return PublishedPartition(
+        key=sys.intern(partition.key),
+        sha256=sys.intern(partition.sha256),
+        replaced_sha256=sys.intern(partition.replaced_sha256)
+        if partition.replaced_sha256
+        else None,
+        rows=partition.rows,
+    )

@@ -27,7 +27,7 @@ MAX_APPEND_ATTEMPTS = 40
 CONCURRENT_READS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PublishedPartition:
     """One partition before and after; ``replaced_sha256`` is None where there was none."""
 
