@@ -48,6 +48,7 @@ HOURS = 6
 UI_PORT, SANDBOX_PORT, S3_PORT, POSTGRES_PORT = 8080, 8808, 8809, 8810
 POOL, POOL_SLOTS = "wxcc_api", 4
 ARCHIVE, REFRESH = "archive_captures", "refresh_access_token"
+RECHECK = "recheck_captures"
 START_SECONDS = 120
 ARCHIVE_SECONDS = 900
 DIFFERENCES_SHOWN = 10
@@ -123,11 +124,12 @@ class LocalRun:
         return self._report(hours)
 
     def stay_up(self) -> NoReturn:
-        """Wait for a signal.
+        """Have what comes late archived too, and wait for a signal.
 
         Raises:
             ComponentDiedError: A component ended by itself.
         """
+        self.airflow.set_paused(RECHECK, is_paused=False)
         while True:
             time.sleep(1)
             self.components.raise_if_one_died()
@@ -228,7 +230,7 @@ class LocalRun:
             return False
 
     def _has_dags(self) -> bool:
-        if {ARCHIVE, REFRESH} <= self.airflow.dag_ids().keys():
+        if {ARCHIVE, REFRESH, RECHECK} <= self.airflow.dag_ids().keys():
             return True
         for name, trace in self.airflow.import_errors().items():
             raise LauncherError(f"Airflow cannot load {name}:\n{trace}")
