@@ -220,6 +220,8 @@ class LocalRun:
         # Its tokens are those of a sandbox that is gone; the connection has the first one of this.
         self.airflow.delete_variable("wxcc_token")
         self._wait(self._has_dags, "Waiting for Airflow to read the DAGs.", START_SECONDS)
+        # Until its runs are made: a scheduler that makes the same run at the same moment dies of it.
+        self.airflow.set_paused(ARCHIVE, is_paused=True)
 
     def _servers_answer(self) -> bool:
         try:
@@ -262,9 +264,9 @@ class LocalRun:
             raise LauncherError(self._explain_failure(REFRESH))
 
     def _archive_hours(self) -> list[Hour]:
-        self.airflow.set_paused(ARCHIVE, is_paused=False)
         for hour in self.hours:
             self.airflow.ensure_run(ARCHIVE, _iso(hour), _iso(hour + timedelta(hours=1)))
+        self.airflow.set_paused(ARCHIVE, is_paused=False)
         first, last = self.hours[0], self.hours[-1]
         deadline = time.monotonic() + ARCHIVE_SECONDS
         while True:
