@@ -38,17 +38,31 @@ class Check:
     command: tuple[str, ...]
 
 
+def _slow_tests(name: str, *arguments: str) -> Check:
+    """Tests of other processes, and of lines that others run too: measuring would only slow them down."""
+    return Check(name, (sys.executable, "-m", "pytest", "-q", *arguments))
+
+
 def _tests(name: str, *arguments: str) -> Check:
     coverage = (sys.executable, "-m", "coverage", "run", "--parallel-mode", "-m", "pytest", "-q")
     return Check(name, (*coverage, *arguments))
 
 
+_KILLS_AND_RUNS_AT_ONCE = (
+    "tests/pipelines/test_killed_anywhere.py",
+    "tests/pipelines/test_at_once.py",
+)
 # The longest first. Tests of one kind share a process: those of Airflow set its home before they import it.
 CHECKS = (
-    _tests("pipeline tests", "tests/pipelines"),
-    _tests("end-to-end tests of make run", "tests/end_to_end/test_make_run.py"),
-    _tests("end-to-end tests of backfills", "tests/end_to_end/test_backfill.py"),
-    _tests("end-to-end tests of alerts", "tests/end_to_end/test_alerts.py"),
+    _slow_tests("tests of kills and of runs at once", *_KILLS_AND_RUNS_AT_ONCE),
+    _tests(
+        "pipeline tests",
+        "tests/pipelines",
+        *(f"--ignore={path}" for path in _KILLS_AND_RUNS_AT_ONCE),
+    ),
+    _slow_tests("end-to-end tests of make run", "tests/end_to_end/test_make_run.py"),
+    _slow_tests("end-to-end tests of backfills", "tests/end_to_end/test_backfill.py"),
+    _slow_tests("end-to-end tests of alerts", "tests/end_to_end/test_alerts.py"),
     _tests("storage tests", "tests/storage"),
     _tests("sandbox tests", "tests/sandbox"),
     _tests("DAG tests", "tests/dags"),

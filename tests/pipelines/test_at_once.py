@@ -1,7 +1,6 @@
 """Several runs on the same hour at once give what they give one after the other."""
 
 import dataclasses
-import itertools
 import logging
 import random
 import threading
@@ -144,7 +143,7 @@ def a_client(server: S3Server) -> Any:
 # Four at once
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_four_runs_at_once_are_as_one_after_the_other(
     begun: Centre, s3_server: S3Server, seed: int
 ):
@@ -185,7 +184,14 @@ def hold_up(s3: Any, rng: random.Random) -> None:
 
 @pytest.mark.parametrize(
     ("outer", "inner"),
-    [pair for pair in itertools.permutations(RUNS, 2) if pair[0] is not by_hand],
+    [
+        # A run by hand and a backfill write as the hourly one does, a backfill only more of it.
+        (hourly, rechecking),
+        (hourly, backfill),
+        (rechecking, hourly),
+        (rechecking, backfill),
+        (backfill, rechecking),
+    ],
     ids=lambda run: run.__name__,
 )
 def test_a_run_in_the_middle_of_another_is_as_one_after_the_other(
