@@ -49,14 +49,14 @@ def recheck_captures() -> None:
     # Nothing due: nothing else starts.
     @task.short_circuit(pool=API_POOL)
     @fail_fast
-    def plan_recheck() -> list[dict[str, int]]:
+    def plan_recheck() -> list[dict[str, int | str]]:
         with archive_run() as run:
             return [asdict(shard) for shard in pipeline.plan_recheck(run.client, run.archive)]
 
     # Query and copy in one Airflow task: a retry must ask for fresh download URLs.
     @task(pool=API_POOL)
     @fail_fast
-    def archive_shard(shard: dict[str, int]) -> None:
+    def archive_shard(shard: dict[str, int | str]) -> None:
         with archive_run() as run:
             archive_captures.archive_shard(
                 archive_captures.Shard(**shard), run.client, run.media, run.archive, run.options
@@ -66,7 +66,7 @@ def recheck_captures() -> None:
     # It writes, so it is in the pool: one slot makes up for a store without conditional writes.
     @task(pool=API_POOL, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @fail_fast
-    def publish_recheck(shards: list[dict[str, int]]) -> None:
+    def publish_recheck(shards: list[dict[str, int | str]]) -> None:
         with archive_run() as run:
             pipeline.publish_recheck(
                 run.archive, [archive_captures.Shard(**shard) for shard in shards]

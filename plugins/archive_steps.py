@@ -15,7 +15,7 @@ def archive_interval() -> None:
 
     @task(pool=API_POOL)
     @fail_fast
-    def plan_shards() -> list[dict[str, int]]:
+    def plan_shards() -> list[dict[str, Any]]:
         with archive_run() as run:
             shards = pipeline.plan_shards(run.interval, run.client, run.archive, run.options)
             return [asdict(shard) for shard in shards]
@@ -23,7 +23,7 @@ def archive_interval() -> None:
     # Query and copy in one Airflow task: a retry must ask for fresh download URLs.
     @task(pool=API_POOL)
     @fail_fast
-    def archive_shard(shard: dict[str, int]) -> None:
+    def archive_shard(shard: dict[str, Any]) -> None:
         with archive_run() as run:
             pipeline.archive_shard(
                 pipeline.Shard(**shard), run.client, run.media, run.archive, run.options
@@ -33,7 +33,7 @@ def archive_interval() -> None:
     # It writes, so it is in the pool: one slot makes up for a store without conditional writes.
     @task(pool=API_POOL, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     @fail_fast
-    def publish_tables(shards: list[dict[str, int]]) -> None:
+    def publish_tables(shards: list[dict[str, Any]]) -> None:
         with archive_run() as run:
             pipeline.publish_tables(
                 run.interval, run.archive, [pipeline.Shard(**shard) for shard in shards]

@@ -3,6 +3,7 @@
 import ast
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pendulum
 import pytest
@@ -115,9 +116,10 @@ def test_an_hour_that_is_not_archived_has_a_deadline_that_airflow_knows(dagbag, 
 
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")  # as the DAG processor reads it
     parsed = DagBag(str(ROOT / "dags" / "archive_captures.py")).dags["archive_captures"]
+    deadlines: Any = parsed.deadline
 
-    assert [it.interval for it in parsed.deadline] == [timedelta(hours=2)]
-    assert {type(it.reference) for it in parsed.deadline} <= set(
+    assert [it.interval for it in deadlines] == [timedelta(hours=2)]
+    assert {type(it.reference) for it in deadlines} <= set(
         get_deadline_references_plugins().values()
     ), "`make env` registers the plugin of plugins/deadlines.py"
     assert dagbag.dags["archive_captures"].deadline is None, "`airflow dags test` breaks with one"
@@ -152,7 +154,7 @@ def test_history_is_run_by_backfills_of_whole_days_only(dagbag):
     from airflow.timetables.interval import CronDataIntervalTimetable
 
     dag = dagbag.dags["archive_history"]
-    timetable = CronDataIntervalTimetable("0 0 * * *", "UTC")
+    timetable = CronDataIntervalTimetable("0 0 * * *", "UTC")  # pyright: ignore[reportAbstractUsage] - Airflow declares more than it demands
     by_itself = timetable.next_dagrun_info(
         last_automated_data_interval=None,
         restriction=TimeRestriction(dag.start_date, dag.end_date, dag.catchup),
@@ -175,7 +177,7 @@ def test_a_backfill_waits_for_everything_else_in_the_pool(dagbag, dag_id):
     def weights(run_type) -> set[int]:
         now = pendulum.now("UTC")
         run_id = DagRun.generate_run_id(run_type=run_type, logical_date=now, run_after=now)
-        run = SimpleNamespace(run_id=run_id)
+        run: Any = SimpleNamespace(run_id=run_id)
         return {task.weight_rule.get_weight(run) for task in dag.tasks}
 
     by_default = 1

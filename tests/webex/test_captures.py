@@ -22,6 +22,7 @@ from include.sandbox.server import Sandbox
 from include.webex.captures import (
     CaptureOptions,
     CapturesQuery,
+    NamesGiven,
     batches,
     distinction,
     parse_capture,
@@ -585,7 +586,7 @@ def test_who_was_given_an_id_keeps_it_when_an_earlier_one_appears_later():
         extra={"createTime": "1789381190000"},
     )
     shown_later = replace(first_shown, source="recording", extra={"createTime": "1789381100000"})
-    names_given = {("transcript", "cfg-id-101"): distinction(first_shown)}
+    names_given: NamesGiven = {("transcript", "cfg-id-101"): distinction(first_shown)}
 
     found = with_unique_ids([shown_later, first_shown], names_given)
 
