@@ -26,8 +26,8 @@ class EndOfScheduledInterval(BaseDeadlineReference):
 
     def _evaluate_with(self, *, session: Any, dag_id: str, run_id: str) -> datetime | None:  # noqa: ANN401 - SQLAlchemy's
         # The scheduler and the API server call this; Airflow tasks must not reach its models.
-        from airflow.models import DagRun  # noqa: PLC0415
-        from airflow.utils.types import DagRunType  # noqa: PLC0415
+        from airflow.models import DagRun  # noqa: PLC0415 - see above
+        from airflow.utils.types import DagRunType  # noqa: PLC0415 - see above
 
         query = session.query(DagRun.data_interval_end).filter_by(
             dag_id=dag_id, run_id=run_id, run_type=DagRunType.SCHEDULED

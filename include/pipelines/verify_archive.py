@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from include.domain.capture_state import is_at_risk
 from include.domain.contact_centre import ContactTask
@@ -37,7 +37,6 @@ LONGEST_SHARD = 6 * HOUR
 # A publication writes its manifest first and its partitions seconds later: what does not fit is looked at again.
 MAX_WAITS = 3
 WAIT_SECONDS = 5.0
-_FAR = timedelta(days=36_500)
 
 
 @dataclass
