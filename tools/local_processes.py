@@ -122,22 +122,17 @@ def stop_sessions(session_ids: Iterable[int]) -> None:
         time.sleep(0.05)
 
 
-def free_port(preferred: int, besides: Collection[int] = ()) -> int:
-    """Return the first loopback port from `preferred` on that nothing listens on, nor will soon."""
+def reserve_port(preferred: int) -> int:
+    """Return the first loopback port from `preferred` on that nothing listens on, nor will soon.
+
+    No other caller, in this process or another, gets it before this process has ended.
+    """
     for port in range(preferred, preferred + 200):
-        if port in besides:
-            continue
-        with socket.socket() as listener:
-            # As servers do: a port whose last connections linger (TIME_WAIT) is free.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        with socket.socket() as client:
-            client.settimeout(0.5)
-            if client.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        if _reserve(port):
+            with socket.socket() as client:
+                client.settimeout(0.5)
+                if client.connect_ex(("127.0.0.1", port)) != 0:
+                    return port
     raise RuntimeError(f"No port from {preferred} to {preferred + 199} is free on 127.0.0.1.")
 
 
@@ -150,6 +145,20 @@ def tail(log_path: Path) -> str:
 def describe_status(status: int) -> str:
     """Return an exit status in words."""
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def _reserve(port: int) -> bool:
+    """Hold the UDP port of the same number, which no server of ours uses: a lock that ends with its process."""
+    with socket.socket(type=socket.SOCK_DGRAM) as holder, socket.socket() as listener:
+        # As servers do: a port whose last connections linger (TIME_WAIT) is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        holder.detach()  # stays open until this process ends; children do not inherit it
+        return True
 
 
 def _send(number: signal.Signals, process_ids: Iterable[int]) -> None:

@@ -39,7 +39,7 @@ from tools.local_connections import (
     store_connection,
 )
 from tools.local_postgres import LocalPostgres, PostgresError
-from tools.local_processes import ComponentDiedError, Components, free_port, tail
+from tools.local_processes import ComponentDiedError, Components, reserve_port, tail
 from tools.progress import Progress
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -92,10 +92,9 @@ class LocalRun:
         self.sandbox_options = sandbox_options
         self.components = Components(places.logs)
         self.progress = Progress(sys.stdout)
-        ports: list[int] = []
-        for preferred in (UI_PORT, SANDBOX_PORT, S3_PORT, POSTGRES_PORT):
-            ports.append(free_port(preferred, besides=ports))
-        self.ui_port, sandbox_port, s3_port, postgres_port = ports
+        self.ui_port, sandbox_port, s3_port, postgres_port = (
+            reserve_port(preferred) for preferred in (UI_PORT, SANDBOX_PORT, S3_PORT, POSTGRES_PORT)
+        )
         self.sandbox_url = f"http://127.0.0.1:{sandbox_port}"
         self.s3_url = f"http://127.0.0.1:{s3_port}"
         self.postgres = LocalPostgres(places.airflow_home, postgres_port)

@@ -34,7 +34,7 @@ from include.pipelines.archive import Archive
 from include.pipelines.verify_archive import find_foreign_objects, orgs_of, verify_bucket
 from include.storage.object_store import ObjectStore
 from tools import local_s3
-from tools.local_processes import free_port
+from tools.local_processes import reserve_port
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONNECTION = "AIRFLOW_CONN_WXCC_STORE"
@@ -166,7 +166,7 @@ def _local_server(state: Path) -> Iterator[Place]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         local_s3.repair_persisted_objects(objects)
         fcntl.flock(lock, fcntl.LOCK_UN)
-    port = free_port(8810)
+    port = reserve_port(8810)
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         local_s3.ministack_command(),

@@ -50,8 +50,12 @@ class Watched:
     """A launcher and every process that it was seen to have, however deep below it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
         self._launcher = psutil.Process(process.pid)
         self._seen: set[psutil.Process] = set()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def look(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -70,14 +74,20 @@ class Watched:
         return [process for process in self.look() if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def wait_for(condition, seconds: float, log: Path, watched: Watched):
+def wait_for(condition, seconds: float, log: Path, watched: Watched, *, was_killed: bool = False):
+    """Wait for no longer than it can still come true: a launcher that ends by itself has failed."""
     deadline = time.monotonic() + seconds
+    problem = f"not within {seconds} s"
     while time.monotonic() < deadline:
         watched.look()
+        has_ended = watched.has_ended()
         if condition():
             return
+        if has_ended and not was_killed:
+            problem = "the launcher has ended"
+            break
         time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s; the launcher said:\n{log.read_text()[-3000:]}")
+    raise AssertionError(f"{problem}; the launcher said:\n{log.read_text()[-3000:]}")
 
 
 def airflow_of(said: str) -> AirflowApi:

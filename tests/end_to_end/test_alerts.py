@@ -20,7 +20,7 @@ from tests.alert_receivers import WEBHOOK_PATH, Receivers, alert_receivers
 from tools import local_airflow, local_s3
 from tools.local_airflow import AirflowApi
 from tools.local_postgres import LocalPostgres
-from tools.local_processes import Components, free_port
+from tools.local_processes import Components, reserve_port
 
 pytestmark = [
     pytest.mark.enable_socket,
@@ -142,9 +142,9 @@ def airflow(tmp_path_factory) -> Iterator[Airflow]:
     (dags / "failing_checks.py").write_text(textwrap.dedent(HEAD + FAILING_CHECKS))
     (dags / "stuck_minute.py").write_text(textwrap.dedent(HEAD + STUCK_MINUTE))
     shutil.copy(ROOT / "dags" / "archive_captures.py", dags)
-    port = free_port(8180)
+    port = reserve_port(8180)
     clean = local_s3.clean_environment()
-    postgres = LocalPostgres(home, free_port(8280))
+    postgres = LocalPostgres(home, reserve_port(8280))
     postgres.prepare()
     environment = local_airflow.airflow_environment(
         clean, home=home, database_url=postgres.url, project=ROOT, dags=dags, port=port

@@ -54,7 +54,7 @@ def test_a_month_is_backfilled_on_a_live_scheduler_and_goes_on_after_everything_
         archived = partial(count, airflow, "archive_captures", state="success")
         wait_for(lambda: archived() >= HOURS_WAITED_FOR, 200, log, watched)
         process.kill()
-        wait_for(lambda: not watched.left_over(), 60, log, watched)
+        wait_for(lambda: not watched.left_over(), 60, log, watched, was_killed=True)
 
     with launched(tmp_path, *SANDBOX) as (process, log):
         watched = Watched(process)

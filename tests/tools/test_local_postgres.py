@@ -13,14 +13,14 @@ import psycopg2
 import pytest
 
 from tools.local_postgres import LocalPostgres
-from tools.local_processes import free_port
+from tools.local_processes import reserve_port
 
 pytestmark = pytest.mark.enable_socket
 
 
 @pytest.fixture
 def server(tmp_path) -> LocalPostgres:
-    server = LocalPostgres(tmp_path, free_port(20_100))
+    server = LocalPostgres(tmp_path, reserve_port(20_100))
     server.prepare()
     return server
 
@@ -105,7 +105,7 @@ def test_a_number_noted_by_a_killed_server_may_belong_to_another_program_now(ser
 
 
 def test_files_that_a_killed_launcher_left_half_made_are_made_anew(tmp_path):
-    server = LocalPostgres(tmp_path, free_port(20_100))
+    server = LocalPostgres(tmp_path, reserve_port(20_100))
     half_made = server.home / "data.unfinished"
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("16\n")
@@ -119,6 +119,6 @@ def test_an_archive_of_the_time_of_sqlite_is_left_alone(tmp_path: Path):
     (tmp_path / "airflow.db").write_bytes(b"SQLite format 3")
     (tmp_path / "migrated").write_text("3.3.2\n")
 
-    LocalPostgres(tmp_path, free_port(20_100)).prepare()
+    LocalPostgres(tmp_path, reserve_port(20_100)).prepare()
 
     assert (tmp_path / "airflow.db").read_bytes() == b"SQLite format 3"

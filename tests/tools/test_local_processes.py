@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tools.local_processes import ComponentDiedError, Components, free_port
+from tools.local_processes import ComponentDiedError, Components, reserve_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -86,30 +87,36 @@ def test_nothing_outlives_a_killed_launcher(tmp_path):
         time.sleep(0.1)
 
 
+@contextlib.contextmanager
+def another_process(statements):
+    """A process that prints a port and then waits to be killed."""
+    command = [sys.executable, "-c", f"{statements}; import time; time.sleep(60)"]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
 @pytest.mark.enable_socket
 def test_a_busy_port_is_passed_over():
-    first = free_port(20_000)
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import socket; s = socket.create_server(('127.0.0.1', {first}));"
-            "print('up', flush=True); input()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-
-        assert free_port(first) > first
-
-        holder.communicate(b"\n")
+    listens = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0));"
+        "print(s.getsockname()[1], flush=True)"
+    )
+    with another_process(listens) as busy:
+        assert reserve_port(busy) > busy
 
 
 @pytest.mark.enable_socket
-def test_a_port_that_is_promised_to_another_is_passed_over():
-    """With the preferred ones busy, two servers that start later would else get the same port."""
-    first = free_port(20_000)
+def test_a_port_that_nothing_listens_on_yet_is_promised_to_one_only_and_until_it_ends():
+    """Two `make run`s that start at once would else both give PostgreSQL the same one."""
+    reserves = (
+        "from tools.local_processes import reserve_port; print(reserve_port(20_000), flush=True)"
+    )
+    mine = reserve_port(20_000)
+    with another_process(reserves) as first, another_process(reserves) as second:
+        assert len({mine, first, second, reserve_port(20_000)}) == 4
 
-    assert free_port(20_000, besides=(first,)) > first
+    assert reserve_port(first) == first
