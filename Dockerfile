@@ -2,7 +2,7 @@
 FROM python:3.11-slim-bookworm
 
 RUN useradd --uid 50000 --gid 0 --create-home airflow \
- && mkdir -p /opt/airflow/logs /opt/airflow/budget \
+ && mkdir -p /opt/airflow/logs \
  && chown -R airflow:0 /opt/airflow
 
 WORKDIR /opt/archive

@@ -8,11 +8,12 @@ from include.pipelines.refresh_access_token import utc_now, wait_for_access_toke
 from include.webex.connection import CONNECTION_ID, WebexConnection
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
-from include.webex.rate_budget import SharedRateBudget
-from plugins.connections import get_connection
+from include.webex.rate_budget import BudgetStore, FileBudgetStore, SharedRateBudget
+from plugins.connections import find_connection, get_connection
 from plugins.token_store import VariableTokenStore
 
 CONCURRENT_DOWNLOADS = 16
+RATE_BUDGET_CONNECTION_ID = "wxcc_rate_budget"
 
 
 class WebexContactCenterHook(BaseHook):
@@ -54,7 +55,7 @@ class WebexContactCenterHook(BaseHook):
         return WebexClient(
             connection,
             lambda spent: wait_for_access_token(connection, store, spent),
-            SharedRateBudget(connection.client_id, connection.requests_per_minute),
+            SharedRateBudget(_budget_store(connection.client_id), connection.requests_per_minute),
         )
 
     def get_media_client(self) -> MediaClient:
@@ -81,3 +82,22 @@ class WebexContactCenterHook(BaseHook):
         except ArchiveError as error:
             return False, str(error)
         return True, f"{connection.base_url} answered for org {connection.org_id}."
+
+
+def _budget_store(client_id: str) -> BudgetStore:
+    """The Redis server of the connection `wxcc_rate_budget`; without one, this machine."""
+    connection = find_connection(RATE_BUDGET_CONNECTION_ID)
+    if connection is None:
+        return FileBudgetStore(client_id)
+    # Here and not above: most archives have one machine, and this import would slow each Airflow task.
+    from include.webex.rate_budget_in_redis import RedisBudgetStore, RedisServer  # noqa: PLC0415
+
+    server = RedisServer.from_fields(
+        host=connection.host,
+        port=connection.port,
+        schema=connection.schema,
+        login=connection.login,
+        password=connection.password,
+        ssl=connection.extra_dejson.get("ssl"),
+    )
+    return RedisBudgetStore(client_id, server)

@@ -74,13 +74,17 @@ def a_token_pair(connection: WebexConnection, **changes: Any) -> TokenPair:
 
 
 class CountingBudget:
-    """Grants every request at once and counts them."""
+    """Grants every request at once and counts them; notes the pauses."""
 
     def __init__(self) -> None:
         self.granted = 0
+        self.pauses: list[float] = []
 
     def acquire(self) -> None:
         self.granted += 1
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
 
 class RecordingSleep:

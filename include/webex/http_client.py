@@ -2,11 +2,13 @@
 
 import json
 import logging
+import random
 import re
 import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,14 +22,14 @@ from urllib3.exceptions import HTTPError
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
 from include.webex.connection import CONNECTION_ID, WebexConnection
-from include.webex.rate_budget import RateBudget
+from include.webex.rate_budget import MAX_PAUSE_SECONDS, RateBudget
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 6
-MAX_TRANSIENT_SECONDS = 300
-MAX_THROTTLED_SECONDS = 1800
-MAX_THROTTLED_ATTEMPTS = 300
+# Far longer than any storm of 429 seen; then Airflow's retries of the Airflow task begin.
+MAX_THROTTLED_SECONDS = 7200
+_MAX_BACKOFF_SECONDS = 60
 _TIMEOUT_SECONDS = (10, 60)
 _DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
 _MAX_ANSWER_BYTES = 256 << 20
@@ -68,9 +70,14 @@ class Unauthorized(PermanentError):
 class WebexClient:
     """Sends API requests as one org, within the rate budget of the client id.
 
-    A request is repeated after 429, 5xx, a broken connection or an answer that is not JSON, with jitter,
-    bounded in attempts and in time; Retry-After is honoured. After a 401 the access token is read again
-    once, since another Airflow task may have refreshed it. Answers of another org stop the run.
+    All retries of API requests are here; docs/operations.md, "What is tried again", has the table.
+
+    - 429: the rate budget pauses for Retry-After, for all who share it, and the request is repeated for
+      two hours. It counts as no attempt of what follows.
+    - 5xx, 408, 425, a broken connection, an answer that is none, a rate budget out of reach: six attempts,
+      with waits of at most 1, 2, 4, 8 and 16 seconds between them, drawn at random.
+    - 401: the access token is read again once, since another Airflow task may have refreshed it.
+    - Everything else, an answer of another org included, is never repeated.
 
     Attributes:
         read_access_token: Gives the current access token; after a 401 it is called with the refused one,
@@ -132,21 +139,37 @@ class WebexClient:
     ) -> JsonObject:
         if self._access_token is None:  # outside the retries: it waits a bounded time of its own
             self._access_token = self.read_access_token(None)
-        attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TransientError),
-            stop=_stop,
-            wait=_wait,
-            sleep=self.sleep,
-            before_sleep=_log_retry,
-            reraise=True,
-        )
 
         def send() -> JsonObject:
             answer = read(self._send(method, path, params, json_body), path)
             self._check_org(answer, path)
             return answer
 
-        return attempts(self._send_with_current_token, send)
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_trouble),
+            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+            wait=_backoff,
+            sleep=self.sleep,
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        patience = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Throttled),
+            stop=_has_waited_long_enough,
+            wait=_throttled_seconds,
+            sleep=self.sleep,
+            before_sleep=self._pause_all,
+            reraise=True,
+        )
+        # One in the other: being throttled uses up no attempt, and trouble no patience with a 429.
+        return patience(attempts, self._send_with_current_token, send)
+
+    def _pause_all(self, state: tenacity.RetryCallState) -> None:
+        """The next request of anybody would be refused too, and might lengthen the pause."""
+        if state.next_action:
+            with suppress(TransientError):  # the store is out of reach: to acquire tells so
+                self.budget.pause(state.next_action.sleep)
+        _log_retry(state)
 
     def _send_with_current_token(self, send: Callable[[], JsonObject]) -> JsonObject:
         try:
@@ -305,23 +328,23 @@ def retry_after_seconds(header: str | None) -> float:
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
-def _stop(state: tenacity.RetryCallState) -> bool:
-    throttled = state.outcome is not None and isinstance(state.outcome.exception(), Throttled)
+_backoff = tenacity.wait_random_exponential(multiplier=1, max=_MAX_BACKOFF_SECONDS)
+
+
+def _is_trouble(error: BaseException) -> bool:
+    return isinstance(error, TransientError) and not isinstance(error, Throttled)
+
+
+def _has_waited_long_enough(state: tenacity.RetryCallState) -> bool:
     # The waits count even where a clock that is not the machine's served them.
-    waited = max(state.seconds_since_start or 0.0, state.idle_for)
-    if throttled:
-        return state.attempt_number >= MAX_THROTTLED_ATTEMPTS or waited >= MAX_THROTTLED_SECONDS
-    return state.attempt_number >= MAX_ATTEMPTS or waited >= MAX_TRANSIENT_SECONDS
+    return max(state.seconds_since_start or 0.0, state.idle_for) >= MAX_THROTTLED_SECONDS
 
 
-_backoff = tenacity.wait_random_exponential(multiplier=1, max=60)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
+def _throttled_seconds(state: tenacity.RetryCallState) -> float:
+    """What Retry-After asks for, and never less than a growing backoff: it may ask for 0 for hours."""
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, Throttled):
-        return min(error.retry_after_seconds, 600.0) + _backoff(state) / 60
-    return _backoff(state)
+    asked = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
+    return max(min(asked, MAX_PAUSE_SECONDS), _backoff(state)) + random.uniform(0, 1)  # noqa: S311 - no secret
 
 
 def _log_retry(state: tenacity.RetryCallState) -> None:
