@@ -40,6 +40,11 @@ verify: env ## Verify an archive from its bucket alone (FROM= TO= PERCENT= HASH=
 test: env ## Run every check: lint, types, layers, unit, DAG, S3, end-to-end tests, coverage
 	@$(PY) -m tools.run_checks
 
+.PHONY: benchmark
+benchmark: env ## Measure the archive beside rclone, curl, requests + boto3 (SETS= ROUNDS= PROTOCOL= PEERS= REPORT=)
+	@$(PY) -m benchmarks $(if $(SETS),--sets "$(SETS)") $(if $(ROUNDS),--rounds "$(ROUNDS)") \
+	  $(if $(PROTOCOL),--protocol "$(PROTOCOL)") $(if $(PEERS),--peers "$(PEERS)") $(if $(REPORT),--report "$(REPORT)")
+
 .PHONY: lock
 lock: env ## Resolve the dependencies again (nothing newer than LOCK_CUTOFF)
 	@echo uv | $(UV) pip compile - -o requirements-uv.txt $(LOCK_OPTIONS)
