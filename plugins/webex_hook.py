@@ -12,7 +12,6 @@ from include.webex.rate_budget import BudgetStore, FileBudgetStore, SharedRateBu
 from plugins.connections import find_connection, get_connection
 from plugins.token_store import VariableTokenStore
 
-CONCURRENT_DOWNLOADS = 16
 RATE_BUDGET_CONNECTION_ID = "wxcc_rate_budget"
 
 
@@ -60,7 +59,7 @@ class WebexContactCenterHook(BaseHook):
 
     def get_media_client(self) -> MediaClient:
         """A client for download URLs."""
-        return MediaClient(self.get_conn().media_hosts, CONCURRENT_DOWNLOADS)
+        return MediaClient(self.get_conn().media_hosts)
 
     def test_connection(self) -> tuple[bool, str]:
         """What the Test button of the UI shows. Spends no refresh token; asks for one task if it can."""

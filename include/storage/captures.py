@@ -1,12 +1,11 @@
 """Copies one capture into the bucket: visible only when it is whole and plausible."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from include.domain.object_keys import Kind, ObjectKey
-from include.storage.formats import format_check_for
-from include.storage.object_store import Condition, ObjectStore
+from include.storage.formats import FormatCheck, format_check_for
+from include.storage.object_store import Condition, ObjectStore, Source, StoredCopy
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class ContentChanged(Exception):
 def store_capture(
     store: ObjectStore,
     key: ObjectKey,
-    chunks: Iterable[bytes],
+    source: Source,
     *,
     size_bytes: int | None,
     kind: Kind,
@@ -44,12 +43,12 @@ def store_capture(
     """Copy a stream to its final key and say what is there.
 
     The object appears only after every byte passed the check of its format, and the announced length
-    (which the stream itself enforces); anything else leaves nothing behind and an older object as it was.
+    (which the source itself enforces); anything else leaves nothing behind and an older object as it was.
 
     Args:
         store: The bucket.
         key: Where to.
-        chunks: The bytes.
+        source: The bytes.
         size_bytes: The announced length, if there is one.
         kind: What the format is checked for.
         file_name: As the API gave it.
@@ -60,28 +59,35 @@ def store_capture(
         Implausible: The bytes are not the file that was announced.
         ContentChanged: They are not the expected ones.
         ConditionFailed: Somebody else wrote the object.
-        ArchiveError: What the chunks or the store raise.
+        ArchiveError: What the source or the store raise.
     """
-    check = format_check_for(kind, file_name)
+    checked = _Checked(source, format_check_for(kind, file_name))
     found_format = ""
 
-    def checked() -> Iterator[bytes]:
+    def approve(copy: StoredCopy) -> None:
         nonlocal found_format
-        received = 0
-        digest = hashlib.sha256()
-        for chunk in chunks:
-            check.feed(chunk)
-            received += len(chunk)
-            if expected_sha256:
-                digest.update(chunk)
-            yield chunk
-        # Runs before the store sees the end of the stream, so before anything becomes visible.
-        found_format = check.finish(received, is_length_announced=size_bytes is not None)
-        if expected_sha256 and digest.hexdigest() != expected_sha256:
-            raise ContentChanged(digest.hexdigest())
+        found_format = checked.check.finish(
+            copy.size_bytes, is_length_announced=size_bytes is not None
+        )
+        if expected_sha256 not in {None, copy.sha256}:
+            raise ContentChanged(copy.sha256)
 
-    copy = store.write_stream(key, checked(), size_bytes, condition)
+    copy = store.write_stream(key, checked, size_bytes, condition, approve)
     return StoredCapture(copy.size_bytes, copy.sha256, found_format)
+
+
+class _Checked:
+    """A source whose bytes a format check sees as they pass."""
+
+    def __init__(self, source: Source, check: FormatCheck) -> None:
+        self.check = check
+        self._source = source
+
+    def readinto(self, view: memoryview, /) -> int:
+        count = self._source.readinto(view)
+        if count:
+            self.check.feed(view[:count])
+        return count
 
 
 def read_back(

@@ -33,7 +33,7 @@ class Implausible(ArchiveError):
 class FormatCheck(Protocol):
     """Sees every byte of a stream once; its verdict comes before anything is visible."""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Look at the next bytes.
 
         Raises:
@@ -68,10 +68,10 @@ class WavCheck:
     def __init__(self) -> None:
         self._head = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Keep the header and refuse another one as soon as it is there."""
         if len(self._head) < 12:
-            self._head = (self._head + chunk[:12])[:12]
+            self._head = (self._head + bytes(chunk[:12]))[:12]
             if len(self._head) == 12 and (
                 self._head[:4] not in {b"RIFF", b"RF64"} or self._head[8:] != b"WAVE"
             ):
@@ -108,8 +108,9 @@ class JsonCheck:
         self._kind = ""
         self._beginning: bytes | None = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Parse the next bytes."""
+        chunk = bytes(chunk)
         if self._beginning is not None:
             self._beginning += chunk
             if len(self._beginning) < 3 and _BYTE_ORDER_MARK.startswith(self._beginning):
@@ -166,10 +167,10 @@ class OtherCheck:
         self._name = name
         self._head = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Keep the first bytes."""
         if len(self._head) < _HEAD_BYTES:
-            self._head = (self._head + chunk[:_HEAD_BYTES])[:_HEAD_BYTES]
+            self._head = (self._head + bytes(chunk[:_HEAD_BYTES]))[:_HEAD_BYTES]
 
     def finish(self, size_bytes: int, *, is_length_announced: bool) -> str:
         """Markup or JSON where media should be is an error body."""

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -18,6 +19,8 @@ from botocore.exceptions import (
 
 from include.domain.errors import PermanentError, TransientError
 from include.domain.object_keys import ObjectKey
+from include.http.connection_pool import ConnectionPool
+from include.storage.put_requests import Checksum, OtherBytesStored, Put, PutRequests
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -29,6 +32,8 @@ CONNECTION_ID = "wxcc_store"
 PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000  # of S3
 _READ_BYTES = 1 << 20
+_HASH_BYTES = 256 << 10  # as much as a processor keeps at hand between a read and the hash of it
+_MAX_ATTEMPTS_IF_OTHER_BYTES = 3
 _LAST_MODIFIED = re.compile(rb"(?<=<LastModified>)[^<]+Z(?=<)")
 _REFUSED_CREDENTIALS = frozenset(
     {
@@ -42,6 +47,10 @@ _REFUSED_CREDENTIALS = frozenset(
 _WRONG_REGION = frozenset(
     {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"}
 )
+
+
+class OtherBytesKept(TransientError):
+    """The store, asked again and again, keeps other bytes than the ones that were sent."""
 
 
 class ConditionFailed(Exception):
@@ -73,8 +82,20 @@ class StoredCopy:
     sha256: str
 
 
+class Source(Protocol):
+    """Gives bytes once, from the first to the last."""
+
+    def readinto(self, view: memoryview, /) -> int:
+        """Put the next bytes into the view; how many, 0 at the end."""
+        ...
+
+
 class ObjectStore:
     """The bucket of the archive.
+
+    Every PUT carries a checksum that the store refuses other bytes by. What the store says of the bytes
+    that it has, the same checksum or their MD5, is compared with what was sent, so a store that keeps other
+    bytes and does not know it is told at once; one that lies about it, by `verify_archive`.
 
     What holds depends on the store, and no store says which kind it is; the tests hold one of each to it.
 
@@ -87,14 +108,30 @@ class ObjectStore:
 
     The last two need one writer at a time, which a pool with a single slot gives.
 
+    Args:
+        client: Made by boto3, whose endpoint, key pair, time-outs and number of attempts hold here too.
+        bucket: Its name.
+        part_bytes: From which size on an object is uploaded in parts, and how large they are (S3: 5 MiB or
+            more); what a copy holds in memory.
+        connections: Of the PUT requests; made from the client's settings where none are given.
+
     Raises (every method):
         PermanentError: Bucket, key pair or rights are wrong; the sentence names the field.
         TransientError: The store is in trouble or out of reach.
     """
 
-    def __init__(self, client: S3Client, bucket: str) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        part_bytes: int = PART_BYTES,
+        connections: ConnectionPool | None = None,
+    ) -> None:
         self._client = client
         self.bucket = bucket
+        self._part_bytes = part_bytes
+        self._puts = PutRequests(client, bucket, connections)
+        self._buffers: deque[bytearray] = deque()
         client.meta.events.register(
             "before-parse.s3.ListObjectsV2", _times_as_seconds, unique_id="archive-listing-times"
         )
@@ -170,19 +207,42 @@ class ObjectStore:
         Raises:
             ConditionFailed: The condition does not hold.
         """
-        self._on_condition(
-            condition,
-            lambda conditions: self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=body, **conditions
-            ),
+        self._put(key, body, Checksum.of_sha256(hashlib.sha256(body).digest()), condition)
+
+    def _put(
+        self,
+        key: ObjectKey,
+        body: bytes | memoryview,
+        checksum: Checksum,
+        condition: Condition | None,
+    ) -> None:
+        """Put an object and see that the store has it; other bytes are replaced, and named at the end."""
+
+        def put(conditions: Mapping[str, str]) -> None:
+            self._puts.send(Put("PutObject", key, body, checksum, headers=conditions))
+
+        for _ in range(_MAX_ATTEMPTS_IF_OTHER_BYTES):
+            try:
+                self._on_condition(condition, put)
+            except OtherBytesStored:
+                found = self.read(key)
+                if found and found[0] == body:
+                    self._puts.stop_comparing_etags()
+                    return
+                # Only what was stored just now may be replaced: not what another writer put there since.
+                condition = Condition(found[1] if found else None)
+            else:
+                return
+        raise OtherBytesKept(
+            f"The object store keeps other bytes than were sent to it under {key}."
         )
 
     def _on_condition(
-        self, condition: Condition | None, write: Callable[[dict[str, Any]], object]
+        self, condition: Condition | None, write: Callable[[Mapping[str, str]], object]
     ) -> None:
-        conditions: dict[str, Any] = {}
+        conditions: dict[str, str] = {}
         if condition is not None:
-            conditions = {"IfMatch": condition.etag} if condition.etag else {"IfNoneMatch": "*"}
+            conditions = {"If-Match": condition.etag} if condition.etag else {"If-None-Match": "*"}
         with self._named_errors():
             try:
                 write(conditions)
@@ -191,7 +251,7 @@ class ObjectStore:
                     _status(error) == 412 or _code(error) == "ConditionalRequestConflict"
                 ):
                     raise ConditionFailed from None
-                if "IfMatch" in conditions and _code(error) == "NoSuchKey":
+                if "If-Match" in conditions and _code(error) == "NoSuchKey":
                     raise ConditionFailed from None
                 if not conditions or _status(error) != 501:
                     raise
@@ -200,68 +260,108 @@ class ObjectStore:
     def write_stream(
         self,
         key: ObjectKey,
-        chunks: Iterable[bytes],
+        source: Source,
         size_bytes: int | None,
         condition: Condition | None = None,
+        approve: Callable[[StoredCopy], None] | None = None,
     ) -> StoredCopy:
-        """Put an object of any size from its chunks, in memory for two parts at the most.
+        """Put an object of any size from a source, in memory for one part.
 
-        The object appears under its key only after the last chunk: when the iteration raises, or this
-        process dies, nothing becomes visible and an object already under the key stays as it was.
+        The object appears under its key only after the last byte was read and approved: when the source or
+        the approval raises, or this process dies, nothing becomes visible and an object already under the
+        key stays as it was.
 
         Args:
             key: Where to.
-            chunks: The bytes; its errors pass through.
+            source: The bytes; its errors pass through.
             size_bytes: The announced length, which only chooses the size of the parts.
             condition: When the object may appear; as for `write`.
+            approve: Called with length and SHA-256 of all the bytes, before the object appears; its errors
+                pass through.
 
         Raises:
             ConditionFailed: The condition does not hold; nothing of this stream is left.
+            OtherBytesKept: The store keeps other bytes than were sent; nothing of them is left.
         """
-        part_bytes = max(PART_BYTES, -(-(size_bytes or 0) // _MAX_PARTS))
-        digest = hashlib.sha256()
-        size = 0
+        parts = _Parts(source, max(self._part_bytes, -(-(size_bytes or 0) // _MAX_PARTS)), approve)
+        buffer = self._buffer(parts.part_bytes)
         upload_id = ""
-        etags: list[str] = []
+        uploaded: list[dict[str, Any]] = []
         try:
-            for body, is_last in _parts(chunks, part_bytes):
-                digest.update(body)
-                size += len(body)
-                if is_last and not upload_id:
-                    self.write(key, body, condition)
-                    return StoredCopy(size, digest.hexdigest())
-                upload_id = upload_id or self._begin_upload(key)
-                etags.append(self._upload_part(key, upload_id, len(etags) + 1, body))
-                del body  # before the next part is gathered
-            self._complete_upload(key, upload_id, etags, condition)
+            with memoryview(buffer) as view:
+                while True:
+                    body = parts.fill(view)
+                    if parts.is_last and not upload_id:
+                        self._put_whole(key, body, parts, condition)
+                        break
+                    upload_id = upload_id or self._begin_upload(key)
+                    uploaded.append(self._upload_part(key, upload_id, len(uploaded) + 1, body))
+                    if parts.is_last:
+                        self._complete_upload(key, upload_id, uploaded, condition)
+                        break
         except BaseException:
             if upload_id:
                 self._abort_upload(key, upload_id)
             raise
-        return StoredCopy(size, digest.hexdigest())
+        if len(buffer) == self._part_bytes + 1:
+            self._buffers.append(buffer)
+        return parts.copy()
+
+    def _buffer(self, part_bytes: int) -> bytearray:
+        """One for a part and the byte after it, used again and again; that of a giant's parts is not kept."""
+        if part_bytes == self._part_bytes:
+            with suppress(IndexError):
+                return self._buffers.pop()
+        return bytearray(part_bytes + 1)
+
+    def _put_whole(
+        self, key: ObjectKey, body: memoryview, parts: "_Parts", condition: Condition | None
+    ) -> None:
+        try:
+            self._put(key, body, Checksum.of_sha256(parts.digest.digest()), condition)
+        except OtherBytesKept:
+            self.delete([key])
+            raise
 
     def _begin_upload(self, key: ObjectKey) -> str:
         with self._named_errors():
-            return self._client.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
+            return self._client.create_multipart_upload(
+                Bucket=self.bucket, Key=key, ChecksumAlgorithm="CRC32"
+            )["UploadId"]
 
-    def _upload_part(self, key: ObjectKey, upload_id: str, number: int, body: bytes) -> str:
+    def _upload_part(
+        self, key: ObjectKey, upload_id: str, number: int, body: memoryview
+    ) -> dict[str, Any]:
+        """Send one part; what completing the upload is to say of it."""
+        checksum = Checksum.crc32(body)
+        query = {"partNumber": str(number), "uploadId": upload_id}
         with self._named_errors():
-            return self._client.upload_part(
-                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body
-            )["ETag"]
+            for _ in range(_MAX_ATTEMPTS_IF_OTHER_BYTES):
+                try:
+                    etag = self._puts.send(Put("UploadPart", key, body, checksum, query))
+                except OtherBytesStored:
+                    continue
+                return {"PartNumber": number, "ETag": etag, "ChecksumCRC32": checksum.value}
+        raise OtherBytesKept(
+            f"The object store keeps other bytes than were sent to it of a part of {key}."
+        )
 
     def _complete_upload(
-        self, key: ObjectKey, upload_id: str, etags: Sequence[str], condition: Condition | None
+        self,
+        key: ObjectKey,
+        upload_id: str,
+        uploaded: Sequence[Mapping[str, Any]],
+        condition: Condition | None,
     ) -> None:
-        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, start=1)]
+        names = {"If-Match": "IfMatch", "If-None-Match": "IfNoneMatch"}
         self._on_condition(
             condition,
             lambda conditions: self._client.complete_multipart_upload(
                 Bucket=self.bucket,
                 Key=key,
                 UploadId=upload_id,
-                MultipartUpload=cast("Any", {"Parts": parts}),
-                **conditions,
+                MultipartUpload=cast("Any", {"Parts": uploaded}),
+                **cast("Any", {names[name]: value for name, value in conditions.items()}),
             ),
         )
 
@@ -383,21 +483,46 @@ def _as_seconds(time: re.Match[bytes]) -> bytes:
     return str(datetime.fromisoformat(time[0].decode()).timestamp()).encode()
 
 
-def _parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[tuple[bytes, bool]]:
-    """The chunks joined to parts of one size, each with "is it the last?"; only the last may be smaller.
+class _Parts:
+    """A source cut into parts of one size, hashed as it passes; only the last part may be smaller.
 
-    There is always a last part, empty when there is nothing; nothing of a part stays here once it is out.
+    Attributes:
+        is_last: Whether the part that was filled last is the last one; it is approved then.
+        digest: Of all the bytes so far.
     """
-    buffer = bytearray()
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) > part_bytes:
-            with memoryview(buffer) as view:
-                part = bytes(view[:part_bytes])
-            del buffer[:part_bytes]
-            yield part, False
-            del part
-    yield bytes(buffer), True
+
+    def __init__(
+        self, source: Source, part_bytes: int, approve: Callable[[StoredCopy], None] | None
+    ) -> None:
+        self.part_bytes = part_bytes
+        self.is_last = False
+        self.digest = hashlib.sha256()
+        self._source = source
+        self._approve = approve
+        self._size_bytes = 0
+        self._carried = 0
+
+    def fill(self, view: memoryview) -> memoryview:
+        """Read the next part into the view, and one byte more, which tells whether another part follows."""
+        if self._carried:
+            view[0] = view[self.part_bytes]
+        have, self._carried = self._carried, 0
+        while have <= self.part_bytes:
+            count = self._source.readinto(view[have : have + _HASH_BYTES])
+            if not count:
+                self.is_last = True
+                if self._approve:
+                    self._approve(self.copy())
+                return view[:have]
+            self.digest.update(view[have : have + count])
+            self._size_bytes += count
+            have += count
+        self._carried = 1
+        return view[: self.part_bytes]
+
+    def copy(self) -> StoredCopy:
+        """Length and SHA-256 of what was read so far."""
+        return StoredCopy(self._size_bytes, self.digest.hexdigest())
 
 
 def _code(error: ClientError) -> str:

@@ -3,24 +3,36 @@
 import ipaddress
 import re
 import socket
-import zlib
-from collections.abc import Iterator
+import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from types import TracebackType
+from urllib.parse import quote
 
-import requests
+import tenacity
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
 
 from include.domain.errors import ArchiveError, TransientError
-from include.webex.connection import CONNECTION_ID
+from include.http.connection_pool import (
+    Address,
+    Answer,
+    ConnectionPool,
+    Endpoint,
+    default_tls,
+    system_addresses,
+)
+from include.webex.connection import CONNECTION_ID, DEFAULT_MEDIA_HOSTS
 from include.webex.http_client import retry_after_seconds
 
 DEFAULT_TIMEOUT_SECONDS = (10.0, 60.0)
-_CHUNK_BYTES = 1 << 18
 _MAX_REFUSAL_BYTES = 4096
+_MIN_BYTES_TO_GO_ON = 1 << 20  # less is sooner fetched anew, and a host that always breaks off is given up
+_MAX_ATTEMPTS_TO_GO_ON = 4
+# Everything that a signature may cover is sent as it came; what no URL may hold is encoded.
+_SENT_AS_THEY_ARE = "%/?:@!$&'()*+,;=-._~[]"
 # The whole authority, strictly: what a lenient parser takes for a part of the host (a backslash, a tab, a
 # user) another one takes for the end of it, and the bytes would come from a host that nobody checked.
 _URL_WITH_HOST = re.compile(
@@ -40,6 +52,10 @@ class DownloadBroken(TransientError):
     def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class DownloadChanged(DownloadBroken):
+    """The rest that the media host has now belongs to other bytes than the beginning that came."""
 
 
 class DownloadExpired(ArchiveError):
@@ -62,18 +78,24 @@ class Look:
     etag: str | None
 
 
-@dataclass
 class Download:
-    """One open download. Iterate over it once; it is closed at the end of the ``with`` block.
+    """One open download. Read it once; it is closed at the end of the ``with`` block.
+
+    A connection that drops, or whose bytes stop coming, is replaced by one that goes on where it stopped, as
+    long as the host still has the same content (its ETag) and a MiB came since the last time.
 
     Attributes:
         size_bytes: The announced length, or None where the server announces none.
         etag: What the server says to tell one content from another, or None where it says nothing.
     """
 
-    size_bytes: int | None
-    etag: str | None
-    _response: requests.Response
+    def __init__(self, answer: Answer, go_on: "Callable[[Download, int], Answer]") -> None:
+        self.size_bytes = answer.length
+        self.etag = answer.headers.get("etag")
+        self._answer = answer
+        self._go_on = go_on
+        self._received = 0
+        self._received_before = 0
 
     def __enter__(self) -> "Download":
         return self
@@ -84,33 +106,47 @@ class Download:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._response.close()
+        self._answer.close()
 
-    def __iter__(self) -> Iterator[bytes]:
-        """The bytes as they arrive.
+    def readinto(self, view: memoryview, /) -> int:
+        """Put the next bytes into the view; 0 at the end, which is where it was announced.
 
         Raises:
-            DownloadBroken: The connection broke, or the body is not as long as announced.
+            DownloadBroken: The connection broke and cannot go on where it stopped.
+            ArchiveError: As `MediaClient.open`, of the request that goes on.
         """
-        received = 0
-        try:
-            while chunk := self._response.raw.read(_CHUNK_BYTES, decode_content=False):
-                received += len(chunk)
-                yield chunk
-        except (requests.RequestException, HTTPError, OSError, zlib.error) as error:
-            raise DownloadBroken(
-                f"The download broke off after {received} bytes ({type(error).__name__})."
-            ) from None
-        if self.size_bytes is not None and received != self.size_bytes:
-            raise DownloadBroken(f"The download ended after {received} of {self.size_bytes} bytes.")
+        while True:
+            try:
+                count = self._answer.readinto(view)
+            except OSError as error:
+                self._answer.close()
+                if not self._may_go_on():
+                    raise DownloadBroken(
+                        f"The download broke off after {self._received} of {self.size_bytes or 'unknown'} bytes "
+                        f"({type(error).__name__})."
+                    ) from None
+                self._received_before = self._received
+                self._answer = self._go_on(self, self._received)
+            else:
+                self._received += count
+                return count
+
+    def _may_go_on(self) -> bool:
+        return (
+            self.size_bytes is not None
+            and self.etag is not None
+            and not self.etag.startswith("W/")
+            and self._received - self._received_before >= _MIN_BYTES_TO_GO_ON
+        )
 
 
 class MediaClient:
     """Fetches download URLs from the hosts that the connection lists.
 
     https only, except to a host listed literally (no wildcard); the same holds for loopback and private
-    addresses. Redirects are not followed. No credentials are sent: the URL is one (inferred: S3 refuses a
-    second authentication, and the token would leak).
+    addresses, also for those that a host's name turns out to have: it is resolved once, and the connection
+    goes to an address that was looked at. Redirects are not followed. No credentials are sent: the URL is one
+    (inferred: S3 refuses a second authentication, and the token would leak).
 
     Attributes:
         timeout_seconds: How long to wait for a connection, and for the next bytes of a body.
@@ -119,20 +155,24 @@ class MediaClient:
     def __init__(
         self,
         media_hosts: tuple[str, ...],
-        connections: int,
         timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
+        tls: Callable[[], ssl.SSLContext] = default_tls,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.timeout_seconds = timeout_seconds
+        self._sleep = sleep
         self._media_hosts = media_hosts
-        self._session = requests.Session()
-        self._session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
-        adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        connect_seconds, read_seconds = timeout_seconds
+        self._connections = ConnectionPool(
+            self._checked_addresses,
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            tls=tls,
+        )
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._connections.close()
 
     def open(self, download_url: SecretStr) -> Download:
         """Start one download.
@@ -143,77 +183,127 @@ class MediaClient:
             DownloadRefused: The host is not allowed, a redirect, or another 4xx.
             DownloadBroken: 429, 5xx or a broken connection.
         """
-        response = self._get(download_url, {})
-        if response.status_code == 200 and "Content-Encoding" not in response.headers:
-            length = response.headers.get("Content-Length", "")
-            size_bytes = int(length) if length.isdecimal() else None
-            return Download(size_bytes, response.headers.get("ETag"), response)
-        raise _refused(response)
+        answer = self._get(download_url, {})
+        if answer.status == 200 and "content-encoding" not in answer.headers:
+            return Download(answer, partial(self._go_on, download_url))
+        raise _refused(answer)
 
-    def look(self, download_url: SecretStr) -> "Look":
+    def _go_on(self, download_url: SecretStr, download: Download, start: int) -> Answer:
+        """The rest of a download from `start` on; a host in trouble is asked a few times."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(DownloadBroken)
+            & tenacity.retry_if_not_exception_type(DownloadChanged),
+            stop=tenacity.stop_after_attempt(_MAX_ATTEMPTS_TO_GO_ON),
+            wait=tenacity.wait_random_exponential(multiplier=1, max=30),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(self._rest, download_url, download, start)
+
+    def _rest(self, download_url: SecretStr, download: Download, start: int) -> Answer:
+        """Ask for the rest once (inferred: S3 honours Range and If-Match)."""
+        headers = {"Range": f"bytes={start}-", "If-Match": download.etag or ""}
+        answer = self._get(download_url, headers)
+        size = download.size_bytes or 0
+        if (
+            answer.status == 206
+            and answer.headers.get("content-range") == f"bytes {start}-{size - 1}/{size}"
+            and answer.headers.get("etag") == download.etag
+        ):
+            return answer
+        if answer.status in {200, 206, 412}:
+            answer.close()
+            raise DownloadChanged("The media host has other bytes than a moment ago.")
+        raise _refused(answer)
+
+    def look(self, download_url: SecretStr) -> Look:
         """What the URL would give, at the cost of one byte (inferred: S3 allows no HEAD on it).
 
         Raises:
             ArchiveError: As `open`.
         """
-        response = self._get(download_url, {"Range": "bytes=0-0"})
-        if response.status_code not in {200, 206}:
-            raise _refused(response)
-        total = response.headers.get("Content-Length", "")
-        if response.status_code == 206:
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-            _beginning(response)  # read to its end, the connection is used again
-        response.close()
-        return Look(int(total) if total.isdecimal() else None, response.headers.get("ETag"))
+        answer = self._get(download_url, {"Range": "bytes=0-0"})
+        if answer.status not in {200, 206}:
+            raise _refused(answer)
+        total = answer.headers.get("content-length", "")
+        if answer.status == 206:
+            total = answer.headers.get("content-range", "").rpartition("/")[2]
+            _beginning(answer)  # read to its end, the connection is used again
+        answer.close()
+        return Look(int(total) if total.isdecimal() else None, answer.headers.get("etag"))
 
-    def _get(self, download_url: SecretStr, headers: dict[str, str]) -> requests.Response:
+    def _get(self, download_url: SecretStr, headers: dict[str, str]) -> Answer:
         url = download_url.get_secret_value()
-        self._check_host(url)
+        endpoint, target = self._allowed(url)
         try:
-            return self._session.get(
-                url,
-                headers={"Accept": "*/*", "Accept-Encoding": "identity", **headers},
-                timeout=self.timeout_seconds,
-                allow_redirects=False,
-                stream=True,
+            return self._connections.request(
+                endpoint,
+                "GET",
+                target,
+                {"Accept": "*/*", "Accept-Encoding": "identity", **headers},
             )
-        except (requests.RequestException, OSError, ValueError) as error:
+        except ValueError:
+            raise DownloadRefused("The download URL is not a plain https URL of a host.") from None
+        except OSError as error:
             raise DownloadBroken(
                 f"The media host cannot be reached ({type(error).__name__})."
             ) from None
 
-    def _check_host(self, url: str) -> None:
+    def _checked_addresses(self, host: str, port: int) -> list[Address]:
+        """The addresses of a host, none of which is private unless the host is listed literally."""
+        addresses = system_addresses(host, port)
+        if not self._is_listed(host, port) and any(
+            _is_private(str(address[0])) for _, address in addresses
+        ):
+            raise DownloadRefused(
+                f"The download host {host} has a private address: such hosts must be listed by their full name in "
+                f"the extra field media_hosts of the connection {CONNECTION_ID}."
+            )
+        return addresses
+
+    def _is_listed(self, host: str, port: int | None) -> bool:
+        """Whether the connection names the host itself, with the port or without."""
+        names = {host, f"{host}:{port}"}
+        return any(
+            pattern in names and pattern not in DEFAULT_MEDIA_HOSTS for pattern in self._media_hosts
+        )
+
+    def _allowed(self, url: str) -> tuple[Endpoint, str]:
+        """Where the URL leads, if the connection allows it, and what to ask for there."""
         match = _URL_WITH_HOST.match(url)
         if not match:
             raise DownloadRefused("The download URL is not a plain https URL of a host.")
         scheme, port = match["scheme"].lower(), match["port"]
         host = match["host"].strip("[]").lower().rstrip(".")
         names = (host, f"{host}:{port}")
-        patterns = [p for p in self._media_hosts if any(fnmatchcase(name, p) for name in names)]
-        literal = any(pattern.rpartition(":")[0] == host or pattern == host for pattern in patterns)
-        if not patterns:
+        if not any(fnmatchcase(name, each) for each in self._media_hosts for name in names):
             raise DownloadRefused(
                 f"The download host {host} is not allowed: if it is your region's media store, add it to the "
                 f"extra field media_hosts of the connection {CONNECTION_ID}."
             )
-        if not literal and (scheme != "https" or _is_private(host)):
+        number = int(port) if port else (443 if scheme == "https" else 80)
+        if number > 65535:
+            raise DownloadRefused("The download URL is not a plain https URL of a host.")
+        if not self._is_listed(host, number) and (scheme != "https" or _is_private(host)):
             raise DownloadRefused(
                 f"The download URL of {host} is not https to a public host: such hosts must be listed by their "
                 f"full name in the extra field media_hosts of the connection {CONNECTION_ID}."
             )
+        target = url[match.end() :].partition("#")[0]
+        target = target if target.startswith("/") else f"/{target}"
+        return Endpoint(scheme, host, number), quote(target, safe=_SENT_AS_THEY_ARE)
 
 
-def _beginning(response: requests.Response) -> bytes:
+def _beginning(answer: Answer) -> bytes:
     try:
-        return response.raw.read(_MAX_REFUSAL_BYTES, decode_content=True)
-    except (HTTPError, OSError):
+        return answer.read(_MAX_REFUSAL_BYTES)
+    except OSError:
         return b""
 
 
-def _refused(response: requests.Response) -> ArchiveError:
-    with response:
-        retry_after = response.headers.get("Retry-After")
-        return _refusal(response.status_code, _beginning(response), retry_after)
+def _refused(answer: Answer) -> ArchiveError:
+    with answer:
+        return _refusal(answer.status, _beginning(answer), answer.headers.get("retry-after"))
 
 
 def _is_private(host: str) -> bool:

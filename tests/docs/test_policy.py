@@ -15,6 +15,7 @@ from moto.s3.models import s3_backends
 from include.domain.errors import PermanentError
 from include.domain.object_keys import ObjectKey
 from include.storage.object_store import Condition, ObjectStore
+from tests.sources import Pieces
 
 BUCKET = "my-contact-center-archive"  # as the page names it
 CONFIGURATION = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -54,7 +55,7 @@ def test_all_that_the_archive_does_is_allowed(store: ObjectStore):
     found = store.read(table)
     assert found
     store.write(table, b"second", Condition(found[1]))
-    store.write_stream(capture, (bytes(1 << 20) for _ in range(20)), None)
+    store.write_stream(capture, Pieces(bytes(1 << 20) for _ in range(20)), None)
     assert [there.key for there in store.list("captures/")] == [capture]
     assert sum(map(len, store.iter_bytes(capture))) == 20 << 20
     working_file = ObjectKey("_work/one")
@@ -71,7 +72,7 @@ def test_an_upload_that_breaks_off_can_be_aborted(store: ObjectStore):
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        store.write_stream(ObjectKey("captures/one"), broken(), None)
+        store.write_stream(ObjectKey("captures/one"), Pieces(broken()), None)
 
     assert store.head(ObjectKey("captures/one")) is None
     # The archive must not need the right to list uploads, so the test looks into moto itself.

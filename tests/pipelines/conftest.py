@@ -161,7 +161,7 @@ def open_centre(s3) -> Iterator[Callable[..., Centre]]:
                 bucket=bucket,
                 connection=connection,
                 client=WebexClient(connection, lambda _spent: pair.access_token, UncountedBudget()),
-                media=MediaClient(connection.media_hosts, 16),
+                media=MediaClient(connection.media_hosts),
             )
             centre.client.sleep = centre.slept.append
             stack.callback(centre.client.close)

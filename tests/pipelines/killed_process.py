@@ -175,7 +175,7 @@ def _run(run: Run, note: Callable[[str, Any], None]) -> None:
         bucket=run.bucket,
         connection=connection,
         client=WebexClient(connection, lambda _spent: pair.access_token, UncountedBudget()),
-        media=MediaClient(connection.media_hosts, 16),
+        media=MediaClient(connection.media_hosts),
     )
     tasks = AirflowTasks(note=lambda name, result: note("finished", [name, result]))
     if run.dag == "archive_captures":

@@ -17,10 +17,11 @@ from pydantic import SecretStr
 from include.domain.errors import TransientError
 from include.domain.interval import epoch_ms
 from include.domain.object_keys import Kind, ObjectKey
-from include.storage.object_store import Condition, ObjectStore, StoredCopy, StoredObject
+from include.storage.object_store import ObjectStore, StoredCopy, StoredObject
 from include.webex.http_client import Refused
 from include.webex.media import DownloadBroken, DownloadExpired, DownloadGone, Look
 from tests.builders import a_connection
+from tests.sources import Pieces
 
 Trouble = Literal["none", "no URL", "purged", "unavailable", "refused", "nonsense"]
 LISTED_AGAIN = timedelta(days=14)
@@ -186,7 +187,7 @@ class ScriptedDownload:
     """An open download of known bytes."""
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
+        self._pieces = Pieces([content[:20], content[20:]])
         self.size_bytes = len(content)
         self.etag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
 
@@ -201,9 +202,8 @@ class ScriptedDownload:
     ) -> None:
         """There is no connection to close."""
 
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._content[:20]
-        yield self._content[20:]
+    def readinto(self, view: memoryview, /) -> int:
+        return self._pieces.readinto(view)
 
 
 class Killed(BaseException):
@@ -242,19 +242,24 @@ class WatchedStore(ObjectStore):
                 raise Killed
         self.writes += 1
 
-    def write(self, key: ObjectKey, body: bytes, condition: Condition | None = None) -> None:
+    def _put(self, key: ObjectKey, body: Any, checksum: Any, condition: Any) -> None:
         self._count()
-        super().write(key, body, condition)
+        super()._put(key, body, checksum, condition)
         self._written[key] = self._centre.now
         if key.startswith("captures/"):
             digest = hashlib.sha256(body).hexdigest()
             self.captures.setdefault(key, set()).add(digest)
 
     def write_stream(
-        self, key: ObjectKey, chunks: Any, size_bytes: int | None, condition: Any = None
+        self,
+        key: ObjectKey,
+        source: Any,
+        size_bytes: int | None,
+        condition: Any = None,
+        approve: Any = None,
     ) -> StoredCopy:
         self._written[key] = self._centre.now
-        return super().write_stream(key, chunks, size_bytes, condition)
+        return super().write_stream(key, source, size_bytes, condition, approve)
 
     def delete(self, keys: Any) -> None:
         for key in keys:

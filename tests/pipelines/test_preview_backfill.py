@@ -213,7 +213,7 @@ def test_contact_tasks_of_more_than_a_year_ago_are_counted_too(open_centre):
 
 def test_captures_that_do_not_tell_their_size_are_named(open_centre):
     centre = open_centre(tasks_per_hour=3)
-    centre.media = MediaClient(("s3.example.com",), 16)
+    centre.media = MediaClient(("s3.example.com",))
 
     told = preview(centre, days(centre, 1))
 

@@ -14,6 +14,7 @@ from include.domain.object_keys import Kind, ObjectKey
 from include.storage.captures import read_back, store_capture
 from include.storage.formats import Implausible, format_check_for
 from include.storage.object_store import PART_BYTES
+from tests.sources import Pieces
 
 KEY = ObjectKey("captures/one")
 BOM = b"\xef\xbb\xbf"
@@ -126,7 +127,7 @@ def copy(store, case: tuple[str | None, Kind, bytes, bool, str]):
     name, kind, content, is_announced, _ = case
     announced = len(content) if is_announced else None
     return store_capture(
-        store, KEY, pieces(content), size_bytes=announced, kind=kind, file_name=name
+        store, KEY, Pieces(pieces(content)), size_bytes=announced, kind=kind, file_name=name
     )
 
 
@@ -172,7 +173,7 @@ def test_a_large_capture_is_judged_before_its_upload_is_completed(bucket_on):
         store_capture(
             bucket.store,
             KEY,
-            pieces(longer_than_it_is, 1 << 20),
+            Pieces(pieces(longer_than_it_is, 1 << 20)),
             size_bytes=None,
             kind="recording",
             file_name="call.wav",

@@ -17,6 +17,7 @@ import pytest
 from include.domain.errors import PermanentError
 from include.domain.object_keys import ObjectKey
 from include.storage.object_store import PART_BYTES, Condition, ConditionFailed, ObjectStore
+from tests.sources import Pieces
 from tests.storage.buckets import ATOMIC, CONDITIONAL, SERVERS, UNCONDITIONAL
 from tests.storage.threads import run_at_once
 
@@ -227,7 +228,7 @@ def test_a_condition_in_a_missing_bucket_is_no_lost_race(bucket_on, server_name)
 def test_a_stream_is_stored_whole_with_its_size_and_digest(bucket, size):
     content = CONTENT[:size]
 
-    copy = bucket.store.write_stream(KEY, chunks_of(content), size)
+    copy = bucket.store.write_stream(KEY, Pieces(chunks_of(content)), size)
 
     assert (copy.size_bytes, copy.sha256) == (size, hashlib.sha256(content).hexdigest())
     assert bucket.store.head(KEY).size_bytes == size
@@ -239,7 +240,7 @@ def test_a_stream_of_unknown_length_and_odd_chunks_is_stored_whole(bucket_on):
     bucket = bucket_on("rclone")
     pieces = [b"", CONTENT[: 3 * CHUNK], b"", CONTENT[3 * CHUNK :], b""]
 
-    copy = bucket.store.write_stream(KEY, iter(pieces), None)
+    copy = bucket.store.write_stream(KEY, Pieces(pieces), None)
 
     assert copy.sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert bucket.store.read(KEY)[0] == CONTENT
@@ -250,7 +251,7 @@ def test_an_announced_length_beyond_ten_thousand_parts_makes_larger_parts(bucket
     bucket = bucket_on("moto")
     announced = 10_000 * (PART_BYTES + 1)
 
-    bucket.store.write_stream(KEY, chunks_of(CONTENT), announced)
+    bucket.store.write_stream(KEY, Pieces(chunks_of(CONTENT)), announced)
 
     assert bucket.store.read(KEY)[0] == CONTENT
     parts = -(-SIZE // (PART_BYTES + 1))
@@ -274,7 +275,7 @@ def test_a_stream_that_breaks_off_leaves_nothing(bucket, received):
         raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        bucket.store.write_stream(KEY, breaking_off(), SIZE)
+        bucket.store.write_stream(KEY, Pieces(breaking_off()), SIZE)
 
     assert keys_of(bucket.store) == []
     assert bucket.open_uploads() == []
@@ -290,7 +291,7 @@ def test_a_stream_that_breaks_off_leaves_an_older_object_as_it_was(bucket, recei
         raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        bucket.store.write_stream(KEY, breaking_off(), SIZE)
+        bucket.store.write_stream(KEY, Pieces(breaking_off()), SIZE)
 
     assert bucket.store.read(KEY) == (b"older", older.etag)
     assert bucket.open_uploads() == []
@@ -308,7 +309,7 @@ def test_an_upload_swept_by_another_process_still_tells_what_broke_the_stream(bu
         raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        bucket.store.write_stream(KEY, swept_and_broken_off(), None)
+        bucket.store.write_stream(KEY, Pieces(swept_and_broken_off()), None)
 
 
 # Streams on condition
@@ -320,7 +321,7 @@ BY_PARTS = pytest.mark.parametrize("size", [1_000, SIZE], ids=["at once", "in pa
 def is_stored(store: ObjectStore, content: bytes, condition: Condition | None) -> bool:
     """Whether the object appeared, where it might not."""
     try:
-        store.write_stream(KEY, chunks_of(content), len(content), condition)
+        store.write_stream(KEY, Pieces(chunks_of(content)), len(content), condition)
     except ConditionFailed:
         return False
     return True
@@ -443,6 +444,7 @@ _UPLOAD = """
 import sys, time
 from tests.storage.buckets import s3_client
 from include.storage.object_store import PART_BYTES, ObjectStore
+from tests.sources import Pieces
 
 endpoint, bucket, key, access_key = sys.argv[1:]
 client = s3_client(
@@ -455,7 +457,7 @@ def chunks():
     print("two parts are there", flush=True)
     time.sleep(100)
 
-ObjectStore(client, bucket).write_stream(key, chunks(), None)
+ObjectStore(client, bucket).write_stream(key, Pieces(chunks()), None)
 """
 
 
@@ -540,6 +542,7 @@ _MEASURE = """
 import sys
 from tests.storage.buckets import s3_client
 from include.storage.object_store import ObjectStore
+from tests.sources import Pieces
 
 def peak_mb():
     with open("/proc/self/status") as status:
@@ -547,10 +550,10 @@ def peak_mb():
 
 store = ObjectStore(s3_client(sys.argv[1], aws_access_key_id=sys.argv[3],
                               aws_secret_access_key=sys.stdin.readline().strip()), sys.argv[2])
-store.write_stream("small", iter([b"warm"]), None)
+store.write_stream("small", Pieces([b"warm"]), None)
 before = peak_mb()
 chunk = bytes(range(256)) * 4096
-assert store.write_stream("large", (chunk for _ in range(300)), None).size_bytes == 300 << 20
+assert store.write_stream("large", Pieces(chunk for _ in range(300)), None).size_bytes == 300 << 20
 print(peak_mb() - before)
 """
 

@@ -10,6 +10,7 @@ from include.domain.errors import ArchiveError, PermanentError, TransientError
 from include.domain.object_keys import ObjectKey
 from include.storage.object_store import Condition, ConditionFailed, ObjectStore
 from tests import s3_servers
+from tests.sources import Pieces
 from tests.storage.answering import a_server_that_answers
 from tests.storage.buckets import UNCONDITIONAL, client_config, s3_client
 
@@ -25,7 +26,7 @@ EVERY_METHOD: dict[str, Callable[[ObjectStore], object]] = {
     "iter_bytes": lambda store: list(store.iter_bytes(KEY)),
     "write": lambda store: store.write(KEY, b"body"),
     "write_on_condition": lambda store: store.write(KEY, b"body", Condition(etag='"0"')),
-    "write_stream": lambda store: store.write_stream(KEY, [b"body"], 4),
+    "write_stream": lambda store: store.write_stream(KEY, Pieces([b"body"]), 4),
     "delete": lambda store: store.delete([KEY]),
 }
 every_method = pytest.mark.parametrize("use", EVERY_METHOD.values(), ids=EVERY_METHOD.keys())

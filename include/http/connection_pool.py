@@ -1,0 +1,441 @@
+"""HTTP/1.1 over sockets: bytes go from the socket into the caller's buffer and from there out again.
+
+The libraries that people use hand out new bytes for every piece and spend 250 µs on a request's headers; with
+files of 200 KB that is more than the copy itself (docs/decisions/0013-data-path.md has the figures). So the
+sockets are Python's, the headers are parsed by httptools (llhttp), and nothing is done that a copy does not
+need: no redirects, no cookies, no credentials, no decoding.
+"""
+
+import math
+import select
+import socket
+import ssl
+import time
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import certifi
+import httptools
+
+_HEAD_BYTES = 64 << 10
+_RECEIVE_BYTES = 256 << 10
+_SEND_BYTES = 1 << 20
+# A body that trickles in more slowly than this holds up a copy for hours, and never trips a time-out of reads.
+_MIN_BYTES_PER_SECOND = 16 << 10
+_FORBIDDEN = frozenset(chr(code) for code in (*range(0x20), 0x7F))
+
+Address = tuple[socket.AddressFamily, Any]  # what `connect` takes, as `getaddrinfo` gives it
+
+
+class Endpoint(NamedTuple):
+    """Where a request goes: ``http`` or ``https``, the host as a URL has it, without brackets, and the port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (
+            host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+        )
+
+
+class BadAnswer(ConnectionError):
+    """What came is not HTTP, or the body ended before its announced length."""
+
+
+def system_addresses(host: str, port: int) -> list[Address]:
+    """The addresses of a host, as the system's resolver gives them.
+
+    Raises:
+        OSError: It knows none.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def default_tls() -> ssl.SSLContext:
+    """Trusts the system's authorities (SSL_CERT_FILE adds one's own) and those of certifi."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+class ConnectionPool:
+    """Sends requests over connections that it keeps for the next one; for any number of threads.
+
+    A host is resolved once for a connection, and the connection goes to an address that was returned. Nothing
+    is read from the environment, so no proxy is used.
+
+    Args:
+        resolve: Gives the addresses of a host and a port; what it raises passes through.
+        connect_seconds: How long one address may take to accept a connection.
+        read_seconds: How long the next bytes, or the next MiB that is sent, may take.
+        tls: Makes the TLS settings when the first https connection is made.
+
+    Raises (every request and every read of an answer):
+        TimeoutError: No connection or no bytes in time, or a body below 16 KiB/s.
+        OSError: Any other trouble on the way; the request may have taken effect.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[str, int], Sequence[Address]] = system_addresses,
+        *,
+        connect_seconds: float = 10.0,
+        read_seconds: float = 60.0,
+        tls: Callable[[], ssl.SSLContext] = default_tls,
+    ) -> None:
+        self.connect_seconds = connect_seconds
+        self.read_seconds = read_seconds
+        self._resolve = resolve
+        self._make_tls = tls
+        self._tls: ssl.SSLContext | None = None
+        self._idle: defaultdict[Endpoint, deque[Connection]] = defaultdict(deque)
+        self._lock = Lock()
+        weakref.finalize(self, _close_all, self._idle, self._lock)
+
+    def request(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | memoryview = b"",
+    ) -> "Answer":
+        """Send a request; its answer, of which the body is not yet read.
+
+        A kept connection that the server has closed meanwhile is replaced by a new one, once.
+
+        Args:
+            endpoint: Where to.
+            method: GET, PUT and so on.
+            target: Path and query, encoded.
+            headers: Besides Host and Content-Length.
+            body: Whole; sent without being copied.
+
+        Raises:
+            ValueError: A header or the target has a character that may not be there.
+        """
+        head = _request_head(endpoint, method, target, headers, len(body))
+        has_no_body = method == "HEAD"
+        kept = self._kept(endpoint)
+        if kept:
+            try:
+                return Answer(self, kept, kept.exchange(head, body), has_no_body=has_no_body)
+            except TimeoutError:
+                kept.close()
+                raise
+            except OSError:
+                kept.close()
+                if kept.has_answered:
+                    raise
+        connection = self._connect(endpoint)
+        try:
+            return Answer(
+                self, connection, connection.exchange(head, body), has_no_body=has_no_body
+            )
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the kept connections; what nobody closes is closed with the last reference."""
+        _close_all(self._idle, self._lock)
+
+    def keep(self, connection: "Connection") -> None:
+        """Take back a connection whose answer was read to its end."""
+        with self._lock:
+            self._idle[connection.endpoint].append(connection)
+
+    def _kept(self, endpoint: Endpoint) -> "Connection | None":
+        while True:
+            with self._lock:
+                kept = self._idle[endpoint]
+                connection = kept.pop() if kept else None
+            if connection is None or connection.is_quiet():
+                return connection
+            connection.close()
+
+    def _connect(self, endpoint: Endpoint) -> "Connection":
+        failure: OSError = OSError(f"{endpoint.host} has no address")
+        for family, address in self._resolve(endpoint.host, endpoint.port):
+            plain = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                plain.settimeout(self.connect_seconds)
+                plain.connect(address)
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                secured = self._secured(plain, endpoint)
+                secured.settimeout(self.read_seconds)
+                return Connection(endpoint, secured, self.read_seconds)
+            except OSError as error:
+                plain.close()
+                failure = error
+            except BaseException:
+                plain.close()
+                raise
+        raise failure
+
+    def _secured(self, plain: socket.socket, endpoint: Endpoint) -> socket.socket:
+        if endpoint.scheme != "https":
+            return plain
+        with self._lock:
+            self._tls = self._tls or self._make_tls()
+        return self._tls.wrap_socket(plain, server_hostname=endpoint.host)
+
+
+def _close_all(idle: Mapping[Endpoint, "deque[Connection]"], lock: Lock) -> None:
+    with lock:
+        for kept in idle.values():
+            while kept:
+                kept.pop().close()
+
+
+class Head:
+    """The status and the headers of an answer, names in lower case."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.is_keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+
+
+class Connection:
+    """One socket to one endpoint, and what was received and not yet taken."""
+
+    def __init__(self, endpoint: Endpoint, connected: socket.socket, read_seconds: float) -> None:
+        self.endpoint = endpoint
+        self.has_answered = False
+        self._socket = connected
+        self._read_seconds = read_seconds
+        self._buffer = bytearray(_HEAD_BYTES)
+        self._rest = memoryview(b"")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def is_quiet(self) -> bool:
+        """Whether nothing came since the last answer: neither bytes that nobody asked for nor the end."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not self._rest and not poll.poll(0)
+
+    def exchange(self, head: bytes, body: bytes | memoryview) -> Head:
+        """Send a request and read the head of its answer."""
+        self.has_answered = False
+        self._rest = memoryview(b"")
+        failure: OSError | None = None
+        try:
+            self._socket.settimeout(self._read_seconds)
+            self._socket.sendall(head)
+            view = memoryview(body)
+            for start in range(0, len(view), _SEND_BYTES):
+                self._socket.sendall(view[start : start + _SEND_BYTES])
+        except TimeoutError:
+            raise
+        except (
+            OSError
+        ) as error:  # a server that refuses early closes early; its answer may be there
+            failure = error
+        try:
+            found = self._answer_head()
+            while found.status < 200:  # 100 Continue, 103 Early Hints
+                found = self._answer_head()
+        except OSError as error:
+            raise (failure or error) from None
+        found.is_keep_alive = found.is_keep_alive and failure is None
+        return found
+
+    def _answer_head(self) -> Head:
+        have = len(self._rest)
+        self._buffer[:have] = self._rest
+        end = self._buffer.find(b"\r\n\r\n", 0, have)
+        while end < 0:
+            if have == _HEAD_BYTES:
+                raise BadAnswer("the headers of the answer are too long")
+            received = self._socket.recv_into(memoryview(self._buffer)[have:])
+            if not received:
+                raise BadAnswer("the connection was closed before an answer")
+            self.has_answered = True
+            end = self._buffer.find(b"\r\n\r\n", max(0, have - 3), have + received)
+            have += received
+        found = Head()
+        parser = httptools.HttpResponseParser(found)
+        try:
+            parser.feed_data(bytes(self._buffer[: end + 4]))
+        except httptools.HttpParserError:
+            raise BadAnswer("the answer is not HTTP") from None
+        found.status = parser.get_status_code()
+        found.is_keep_alive = parser.should_keep_alive()
+        self._rest = memoryview(self._buffer)[end + 4 : have]
+        return found
+
+    def receive_into(self, view: memoryview) -> int:
+        """Put the next bytes into the view; 0 when the server has closed."""
+        if self._rest:
+            count = min(len(view), len(self._rest))
+            view[:count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            return count
+        return self._socket.recv_into(view)
+
+
+class Answer:
+    """The answer to one request. Close it; a connection whose body was read to its end is kept.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Names in lower case; of a name that comes twice, the last value.
+        length: How many bytes the body has, or None where that is not announced.
+    """
+
+    def __init__(
+        self, pool: ConnectionPool, connection: Connection, head: Head, *, has_no_body: bool
+    ) -> None:
+        self.status = head.status
+        self.headers = head.headers
+        self._pool = pool
+        self._connection = connection
+        self._is_keep_alive = head.is_keep_alive
+        self._received = 0
+        self._waited_seconds = 0.0
+        self._chunks = None if has_no_body else _chunks_of(head)
+        announced = head.headers.get("content-length", "")
+        self.length: int | None = int(announced) if announced.isdecimal() else None
+        if has_no_body or head.status in {204, 304}:
+            self.length = 0
+        elif self._chunks:
+            self.length = None
+        self._is_whole = self.length == 0
+
+    def __enter__(self) -> "Answer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back, or close it when something of the body is left."""
+        connection_is_usable = (
+            self._is_whole
+            and self._is_keep_alive
+            and (self.length is not None or self._chunks is not None)
+        )
+        self._is_keep_alive = False  # closing twice must not give it back twice
+        if connection_is_usable:
+            self._pool.keep(self._connection)
+        else:
+            self._connection.close()
+
+    def readinto(self, view: memoryview) -> int:
+        """Put the next bytes of the body into the view; 0 at its end.
+
+        Raises:
+            BadAnswer: The body ended before its announced length.
+        """
+        if self._is_whole:
+            return 0
+        started = time.monotonic()
+        count = (
+            self._chunks.readinto(self._connection, view)
+            if self._chunks
+            else self._connection.receive_into(view[: self._wanted(len(view))])
+        )
+        self._waited_seconds += time.monotonic() - started
+        self._received += count
+        if count == 0 and self.length is not None:
+            raise BadAnswer(f"the body ended after {self._received} of {self.length} bytes")
+        self._is_whole = count == 0 or self._received == self.length
+        allowed = self._pool.read_seconds + self._received / _MIN_BYTES_PER_SECOND
+        if self._waited_seconds > allowed and not self._is_whole:
+            raise TimeoutError(f"only {self._received} bytes in {self._waited_seconds:.0f} s")
+        return count
+
+    def _wanted(self, room: int) -> int:
+        left = math.inf if self.length is None else self.length - self._received
+        return int(min(room, left, _RECEIVE_BYTES))
+
+    def read(self, limit: int) -> bytes:
+        """The body, or its first bytes where it is longer."""
+        body = bytearray(limit)
+        have = 0
+        with memoryview(body) as view:
+            while have < limit and (count := self.readinto(view[have:])):
+                have += count
+        return bytes(body[:have])
+
+
+class _Chunks:
+    """A body in chunks (Transfer-Encoding), whose length only its end tells."""
+
+    def __init__(self, head: Head) -> None:
+        self._pieces: deque[memoryview] = deque()
+        self._is_complete = False
+        self._scratch = bytearray(_HEAD_BYTES)
+        self._parser = httptools.HttpResponseParser(self)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in head.headers.items())
+        self._parser.feed_data(f"HTTP/1.1 {head.status} OK\r\n{lines}\r\n".encode("latin-1"))
+
+    def on_body(self, piece: bytes) -> None:
+        """Called by the parser."""
+        self._pieces.append(memoryview(piece))
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._is_complete = True
+
+    def readinto(self, connection: Connection, view: memoryview) -> int:
+        while not self._pieces:
+            if self._is_complete:
+                return 0
+            count = connection.receive_into(memoryview(self._scratch))
+            if not count:
+                raise BadAnswer("the body ended before its last chunk")
+            try:
+                self._parser.feed_data(bytes(self._scratch[:count]))
+            except httptools.HttpParserError:
+                raise BadAnswer("the chunks of the body are not HTTP") from None
+        piece = self._pieces.popleft()
+        count = min(len(piece), len(view))
+        view[:count] = piece[:count]
+        if count < len(piece):
+            self._pieces.appendleft(piece[count:])
+        return count
+
+
+def _chunks_of(head: Head) -> _Chunks | None:
+    encoding = head.headers.get("transfer-encoding", "").lower()
+    if not encoding or encoding == "identity":
+        return None
+    if encoding != "chunked":
+        raise BadAnswer("the body is encoded for its transfer in a way that is not understood")
+    return _Chunks(head)
+
+
+def _request_head(
+    endpoint: Endpoint, method: str, target: str, headers: Mapping[str, str], body_bytes: int
+) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {endpoint.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if method in {"PUT", "POST"}:
+        lines.append(f"Content-Length: {body_bytes}")
+    if " " in target or any(not _FORBIDDEN.isdisjoint(line) for line in lines):
+        raise ValueError("a character that may not be in the head of a request")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
