@@ -4,8 +4,9 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import cast
 
 from pydantic import SecretStr
@@ -14,20 +15,28 @@ from include.domain.contact_centre import Capture, JsonObject
 from include.domain.object_keys import Kind
 from include.domain.redaction import without_signed_urls
 from include.domain.rows import CaptureRow
-from include.webex.contact_tasks import boolean, instant, text, unidentified
 from include.webex.http_client import Refused, TooLarge, WebexClient
+from include.webex.json_fields import (
+    Fields,
+    boolean,
+    elements,
+    fields_of,
+    instant,
+    text,
+    unidentified,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_CONTACT_TASKS_PER_CAPTURES_QUERY = 10  # documented: maxItems
 URL_EXPIRATION_MINUTES = 60  # documented: the maximum, in minutes
 
-_RECORDING_FIELDS = frozenset(
-    {
-        "id", "configid", "segment", "filename", "filepath", "starttime", "stoptime", "participants",
-        "channel1", "channel2", "calltype", "sensitive", "source", "provider", "languagecode",
-    }
-)  # fmt: skip
+_KINDS: dict[str, Kind] = {
+    "recording": "recording",
+    "transcription": "transcript",
+    "screenRecordings": "screen_recording",
+}
+_PLAIN_NAME = re.compile(r"[A-Za-z]{1,30}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class CaptureOptions:
         """Whether a query with these flags would answer such a capture, if the contact task has it."""
         if kind == "screen_recording":
             return self.include_screen_recordings
-        if kind == "recording" and (call_type or "").startswith("va-"):
+        call_type = (call_type or "").lower()
+        if kind == "recording" and call_type.startswith("va-"):
             return self.include_virtual_agent
         if kind == "recording" and call_type != "consult" and is_segment is not None:
             return is_segment == self.include_segments
@@ -73,13 +83,25 @@ def batches(contact_task_ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
 NamesGiven = Mapping[tuple[Kind, str], tuple[str, ...]]
 
 
+class _Unattributed(Exception):
+    """The answer has captures without saying whose they are; ask about one contact task."""
+
+
 @dataclass
 class CapturesQuery:
-    """Queries captures with one set of options; remembers when an older cell refuses the newer flags."""
+    """Queries captures with one set of options; remembers when an older cell refuses the newer flags.
+
+    Attributes:
+        client: Sends them.
+        options: What they ask for.
+        names_given: What earlier runs called the captures of a contact task.
+        unknown: The names that the API told beside those of the documents; each is told once in the log.
+    """
 
     client: WebexClient
     options: CaptureOptions
     names_given: Callable[[str], NamesGiven] = lambda _contact_task_id: {}
+    unknown: set[str] = field(default_factory=set[str])
 
     def __call__(self, contact_task_ids: Sequence[str]) -> Mapping[str, list[Capture] | None]:
         """The captures of one batch of contact tasks, by contact task id; never fewer keys than ids.
@@ -87,7 +109,8 @@ class CapturesQuery:
         A contact task without an entry, or with empty lists, has an empty list: that may mean none, not
         yet, purged or never existed (documented). None stands for a contact task that the API refuses to
         be asked about: a batch refused for no known reason is asked once more without the newer flags and
-        then halved until the refused id is alone.
+        then halved until the refused id is alone. So is one that is answered with something that does not
+        say whose it is: asked alone, it belongs to the one that was asked about.
 
         Raises:
             ArchiveError: As `WebexClient.post`.
@@ -100,11 +123,11 @@ class CapturesQuery:
             )
             if older == self.options:
                 return self._halves(contact_task_ids)
-        except TooLarge:
+        except (TooLarge, _Unattributed):
             return self._halves(contact_task_ids)
         try:
             answer = self._query(contact_task_ids, older)
-        except (Refused, TooLarge):
+        except (Refused, TooLarge, _Unattributed):
             return self._halves(contact_task_ids)
         self.options = older
         log.warning(
@@ -131,71 +154,77 @@ class CapturesQuery:
             **options.to_query(),
         }
         answer = self.client.post("/v1/captures/query", {"query": query})
-        asked = {contact_task_id.lower(): contact_task_id for contact_task_id in contact_task_ids}
         found: dict[str, list[Capture]] = {
             contact_task_id: [] for contact_task_id in contact_task_ids
         }
-        for entry in _objects(answer["data"]):
-            contact_task_id = asked.get(str(entry.get("taskId") or "").lower())
-            if contact_task_id is not None:
-                found[contact_task_id].extend(_parse_entry(entry))
+        whatever_case = _by_lower_case(contact_task_ids)
+        for item in elements(answer["data"]):
+            # What is no object can only be kept as it is.
+            entry = fields_of(
+                cast("object", item) if isinstance(item, dict) else {"recording": [item]}
+            )
+            told = entry.take("taskId", text)
+            captures = list(self._parse_entry(entry))
+            if told in found:
+                found[told].extend(captures)
+            elif told is not None and told.lower() in whatever_case:
+                found[whatever_case[told.lower()]].extend(captures)
+            elif told is not None:
+                log.warning("A captures query was answered about a contact task not asked about.")
+            elif captures and len(contact_task_ids) > 1:
+                raise _Unattributed
+            else:
+                found[contact_task_ids[0]].extend(captures)
         return {
             contact_task_id: with_unique_ids(captures, self.names_given(contact_task_id))
             for contact_task_id, captures in found.items()
         }
 
+    def _parse_entry(self, entry: Fields) -> Iterator[Capture]:
+        for name, kind in _KINDS.items():
+            for member in entry.take_all(name):
+                for element in elements(member):
+                    yield parse_capture(kind, element)
+        unknown = {name for name in entry.rest() if _PLAIN_NAME.fullmatch(name)} - self.unknown
+        if unknown:
+            self.unknown |= unknown
+            log.warning("The API tells of captures what is not archived: %s.", sorted(unknown))
 
-def _parse_entry(entry: JsonObject) -> Iterator[Capture]:
-    members: dict[str, Kind] = {
-        "recording": "recording",
-        "transcription": "transcript",
-        "screenRecordings": "screen_recording",
-    }
-    for member, kind in members.items():
-        for element in _objects(entry.get(member)):
-            yield parse_capture(kind, element)
+
+def _by_lower_case(contact_task_ids: Sequence[str]) -> dict[str, str]:
+    """The ids that differ from one another in more than their case, by their lower case."""
+    counts = Counter(contact_task_id.lower() for contact_task_id in contact_task_ids)
+    return {each.lower(): each for each in contact_task_ids if counts[each.lower()] == 1}
 
 
-def parse_capture(kind: Kind, element: JsonObject) -> Capture:
+def parse_capture(kind: Kind, element: object) -> Capture:
     """A capture from one element of an answer, whatever is missing, null or of another type.
 
-    Recordings carry their fields under ``attributes``, transcripts directly; names are compared without
-    case, since the specification writes ``Source`` where real answers have ``source``.
+    Recordings carry their fields under ``attributes``, transcripts directly. What cannot be read is kept
+    in ``extra``, but for URLs of downloads, whatever their form.
     """
-    flat = dict(element)
-    attributes = element.get("attributes")
-    if isinstance(attributes, dict):
-        del flat["attributes"]
-        for name, value in cast("JsonObject", attributes).items():
-            if value is not None:
-                flat[name] = value
-            else:
-                flat.setdefault(name, value)
-    # Without nulls: {"Source": "recording", "source": null} has a source.
-    fields = {name.lower(): value for name, value in flat.items() if value is not None}
-    url = text(fields.get("filepath"))
-    without_url = {name: value for name, value in flat.items() if name.lower() != "filepath"}
-    participants = fields.get("participants")
-    extra = {name: value for name, value in flat.items() if name.lower() not in _RECORDING_FIELDS}
+    fields = fields_of(element, "attributes")
+    url = fields.take("filePath", text)
+    fields.take_all("filePath")
     return Capture(
         kind=kind,
-        capture_id=text(fields.get("id"))
-        or text(fields.get("configid"))
-        or unidentified(without_url),
         download_url=SecretStr(url) if url else None,
-        file_name=text(fields.get("filename")),
-        segment=boolean(fields.get("segment")),
-        call_type=text(fields.get("calltype")),
-        channel1=text(fields.get("channel1")),
-        channel2=text(fields.get("channel2")),
-        participants=_participants(participants),
-        sensitive=boolean(fields.get("sensitive")),
-        source=text(fields.get("source")),
-        provider=text(fields.get("provider")),
-        language_code=text(fields.get("languagecode")),
-        start_time=instant(fields.get("starttime")),
-        stop_time=instant(fields.get("stoptime")),
-        extra=extra,
+        capture_id=fields.take("id", text)
+        or fields.take("configId", text)
+        or unidentified(fields.rest()),
+        file_name=fields.take("fileName", text),
+        segment=fields.take("segment", boolean),
+        call_type=fields.take("callType", text),
+        channel1=fields.take("channel1", text),
+        channel2=fields.take("channel2", text),
+        participants=fields.take("participants", _participants) or (),
+        sensitive=fields.take("sensitive", boolean),
+        source=fields.take("source", text),
+        provider=fields.take("provider", text),
+        language_code=fields.take("languageCode", text),
+        start_time=fields.take("startTime", instant),
+        stop_time=fields.take("stopTime", instant),
+        extra=fields.rest(),
     )
 
 
@@ -212,13 +241,14 @@ def with_unique_ids(
     """
     taken: set[tuple[Kind, str]] = set()
     seen: set[tuple[str, str]] = set()
+    members_seen: set[str] = set()
     unique: list[Capture] = []
     given = names_given or {}
     for capture in sorted(
         captures, key=lambda capture: (not _is_given(capture, given), _order(capture))
     ):
         members, path = _members(capture), _path(capture)
-        if (members, path) in seen or (not path and any(members == other for other, _ in seen)):
+        if (members, path) in seen or (not path and members in members_seen):
             continue
         capture_id = capture.capture_id
         if (capture.kind, capture_id) in taken:
@@ -226,6 +256,7 @@ def with_unique_ids(
         if (capture.kind, capture_id) in taken:
             capture_id = f"{capture.capture_id}~{_digest(members + path)}"
         seen.add((members, path))
+        members_seen.add(members)
         taken.add((capture.kind, capture_id))
         unique.append(replace(capture, capture_id=capture_id))
     return unique
@@ -256,7 +287,7 @@ def _path(capture: Capture) -> str:
 
 
 def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
+    return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
 def distinction(capture: Capture | CaptureRow) -> tuple[str, ...]:
@@ -275,15 +306,12 @@ def distinction(capture: Capture | CaptureRow) -> tuple[str, ...]:
     )
 
 
-def _participants(value: object) -> tuple[str, ...]:
+def _participants(value: object) -> tuple[str, ...] | None:
     """Documented as a list of strings, described as comma separated: both are read."""
     if isinstance(value, str):
         return tuple(part for part in (text(piece.strip()) for piece in value.split(",")) if part)
-    if isinstance(value, list):
-        return tuple(part for part in (text(item) for item in cast("list[object]", value)) if part)
-    return ()
-
-
-def _objects(value: object) -> list[JsonObject]:
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("JsonObject", item) for item in items if isinstance(item, dict)]
+    if not isinstance(value, list):
+        return None
+    told = [item for item in cast("list[object]", value) if item is not None and item != ""]
+    read = tuple(part for part in map(text, told) if part)
+    return read if len(read) == len(told) else None

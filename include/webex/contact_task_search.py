@@ -11,8 +11,17 @@ from typing import cast
 from include.domain.contact_centre import ContactTask, JsonObject
 from include.domain.errors import PermanentError, TransientError
 from include.domain.interval import Interval, epoch_ms, from_epoch_ms
-from include.webex.contact_tasks import MICROSECOND, boolean, instant, text, unidentified
+from include.webex.contact_tasks import MARGIN, MICROSECOND
 from include.webex.http_client import Refused, TooLarge, WebexClient
+from include.webex.json_fields import (
+    THIS_CENTURY,
+    Fields,
+    boolean,
+    fields_of,
+    instant_of,
+    text,
+    unidentified,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +40,6 @@ _OPTIONAL_FIELDS = (
 )  # fmt: skip
 _EARLIER_NAMES = {"lastQueue": "queue", "lastAgent": "owner"}
 _FIELDS_WITH_ID_AND_NAME = frozenset({"lastQueue", "lastAgent", "queue", "owner"})
-_KNOWN_MEMBERS = frozenset(
-    {
-        "id", "createdTime", "status", "channelType", "direction", "origin", "destination",
-        "captureRequested", "lastWrapupCodeName", "lastQueue", "lastAgent", "queue", "owner",
-    }
-)  # fmt: skip
 # Where graphql-java's message says which field it does not know, by its path or by its name.
 _FAULTY_FIELD = re.compile(r"@\[\w+/tasks/(\w+)|[Ff]ield \\?['\"](\w+)")
 
@@ -198,7 +201,10 @@ class _Search:
                 if not self._leave_out(_faulty_fields(refusal)):
                     raise
             else:
-                return _parse_page(answer, self.position)
+                asked = Interval(
+                    from_epoch_ms(from_ms) - MARGIN, from_epoch_ms(window.end_ms) + MARGIN
+                )
+                return _parse_page(answer, self.position, asked)
 
     def _selection(self) -> str:
         return " ".join(
@@ -224,57 +230,47 @@ def _faulty_fields(refusal: Refused) -> set[str]:
     return {name for names in _FAULTY_FIELD.findall(explanation) for name in names if name}
 
 
-def _parse_page(answer: JsonObject, position: datetime) -> _Page:
-    found = _members(_members(answer.get("data")).get("taskDetails"))
+def _parse_page(answer: JsonObject, position: datetime, plausible: Interval) -> _Page:
+    found = Fields(answer).nested("data").nested("taskDetails")
     # A list that is null is an empty one, but an answer without its place is none.
-    if "tasks" not in found or not isinstance(found["tasks"], list | None):
+    tasks = found.as_told("tasks", default="none")
+    if not isinstance(tasks, list | None):
         raise TransientError("/search answered 200 without a list of contact tasks.")
-    items = cast("list[object]", found["tasks"] or [])
-    page_info = _members(found.get("pageInfo"))
+    items = cast("list[object]", tasks or [])
+    page_info = found.nested("pageInfo")
     return _Page(
-        [parse_searched_contact_task(item, position) for item in items],
-        text(page_info.get("endCursor")),
-        is_end_told=boolean(page_info.get("hasNextPage")) is False,
+        [parse_searched_contact_task(item, position, plausible) for item in items],
+        page_info.take("endCursor", text),
+        is_end_told=page_info.take("hasNextPage", boolean) is False,
     )
 
 
-def parse_searched_contact_task(item: object, position: datetime) -> ContactTask:
+def parse_searched_contact_task(
+    item: object, position: datetime, plausible: Interval = THIS_CENTURY
+) -> ContactTask:
     """A contact task from one element of the answer, whatever is missing, null or of another type.
 
     An element without id or creation time still becomes a row: under an id made from its content, at
-    the given position.
+    the given position. So does one whose creation time is not plausible. What cannot be read is kept in
+    ``extra``. Where all owners or queues are told (seen in the documents), the last counts.
     """
-    element = cast("JsonObject", item) if isinstance(item, dict) else {"value": item}
-    owner = _latest(element.get("lastAgent") or element.get("owner"))
-    queue = _latest(element.get("lastQueue") or element.get("queue"))
+    fields = fields_of(item)
+    owner = fields.nested("lastAgent") or fields.nested("owner")
+    queue = fields.nested("lastQueue") or fields.nested("queue")
     return ContactTask(
-        task_id=text(element.get("id")) or unidentified(element),
-        created_time=instant(element.get("createdTime")) or position,
-        channel_type=text(element.get("channelType")),
-        status=text(element.get("status")),
-        capture_requested=boolean(element.get("captureRequested")),
-        direction=text(element.get("direction")),
-        origin=text(element.get("origin")),
-        destination=text(element.get("destination")),
-        reason_code=text(element.get("lastWrapupCodeName")),
-        owner_id=text(owner.get("id")),
-        owner_name=text(owner.get("name")),
-        queue_id=text(queue.get("id")),
-        queue_name=text(queue.get("name")),
-        extra={
-            key: value
-            for key, value in element.items()
-            if key not in _KNOWN_MEMBERS and value is not None
-        },
+        task_id=fields.take("id", text) or unidentified(item),
+        created_time=fields.take("createdTime", lambda value: instant_of(value, plausible))
+        or position,
+        channel_type=fields.take("channelType", text),
+        status=fields.take("status", text),
+        capture_requested=fields.take("captureRequested", boolean),
+        direction=fields.take("direction", text),
+        origin=fields.take("origin", text),
+        destination=fields.take("destination", text),
+        reason_code=fields.take("lastWrapupCodeName", text),
+        owner_id=owner.take("id", text),
+        owner_name=owner.take("name", text),
+        queue_id=queue.take("id", text),
+        queue_name=queue.take("name", text),
+        extra=fields.rest(),
     )
-
-
-def _latest(value: object) -> JsonObject:
-    """An owner or queue; where all of them are told (seen in the documents), the last."""
-    if isinstance(value, list):
-        return _members(cast("list[object]", value)[-1]) if value else {}
-    return _members(value)
-
-
-def _members(value: object) -> JsonObject:
-    return cast("JsonObject", value) if isinstance(value, dict) else {}

@@ -1,26 +1,28 @@
 """Lists the contact tasks that were created in an interval: GET /v1/tasks, without a cursor."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import cast
 
-from include.domain.contact_centre import UNIDENTIFIED, ContactTask, JsonObject
+from include.domain.contact_centre import ContactTask
 from include.domain.errors import PermanentError
 from include.domain.interval import Interval, epoch_ms, from_epoch_ms
 from include.webex.http_client import TooLarge, WebexClient
+from include.webex.json_fields import (
+    THIS_CENTURY,
+    boolean,
+    fields_of,
+    instant_of,
+    text,
+    unidentified,
+)
 
 MAX_CONTACT_TASKS_PER_PAGE = 1000  # documented
 MICROSECOND = timedelta(microseconds=1)
 REACH = timedelta(days=365)  # seen live: `from` at most 12 months ago; else contact_task_search.py
-_KNOWN_ATTRIBUTES = frozenset(
-    {
-        "owner", "queue", "channelType", "status", "createdTime", "lastUpdatedTime", "captureRequested",
-        "origin", "destination", "direction", "reasonCode",
-    }
-)  # fmt: skip
+# Of a row that lies further outside of what was asked for, the creation time is wrong, and not the answer.
+MARGIN = timedelta(days=1)
 
 
 def iter_contact_tasks(
@@ -53,7 +55,13 @@ def iter_contact_tasks(
     while True:
         to_ms = min(cursor_ms + width_ms, end_ms)
         page = _query_page(
-            client, cursor_ms, to_ms, now, channel_types=channel_types, page_size=page_size
+            client,
+            cursor_ms,
+            to_ms,
+            now,
+            interval,
+            channel_types=channel_types,
+            page_size=page_size,
         )
         if page is not None:
             for contact_task in page:
@@ -73,7 +81,7 @@ def iter_contact_tasks(
                 if next_ms > cursor_ms:
                     cursor_ms = next_ms
                     continue
-        width_ms = _halved(cursor_ms, to_ms, page_size)
+        width_ms = _halved(cursor_ms, to_ms, None if page is None else page_size)
 
 
 def _query_page(
@@ -81,6 +89,7 @@ def _query_page(
     from_ms: int,
     to_ms: int,
     now: datetime,
+    interval: Interval,
     *,
     channel_types: Collection[str],
     page_size: int,
@@ -101,9 +110,12 @@ def _query_page(
     except TooLarge:
         return None
     page: list[ContactTask] = []
+    plausible = Interval(from_epoch_ms(from_ms) - MARGIN, now + MARGIN)
     position = from_epoch_ms(from_ms + 1)
     for item in cast("list[object]", answer["data"]):
-        contact_task = parse_contact_task(item, position)
+        # What has no place of its own is never put outside of the interval, where nobody would see it.
+        position = min(max(position, interval.start), interval.end - MICROSECOND)
+        contact_task = parse_contact_task(item, position, plausible)
         position = contact_task.created_time
         page.append(contact_task)
     return page
@@ -122,79 +134,52 @@ def _next_cursor(page: list[ContactTask], cursor_ms: int) -> int:
     return last_ms if epoch_ms(page[0].created_time) == cursor_ms else last_ms - 1
 
 
-def _halved(cursor_ms: int, to_ms: int, page_size: int) -> int:
+def _halved(cursor_ms: int, to_ms: int, page_size: int | None) -> int:
+    """Half of a window whose page was full, or too large (None)."""
     width_ms = (to_ms - cursor_ms) // 2
-    if width_ms < 2:  # with exclusive bounds, a width of 2 ms asks for exactly one millisecond
+    if width_ms >= 2:  # with exclusive bounds, a width of 2 ms asks for exactly one millisecond
+        return width_ms
+    instant = from_epoch_ms(cursor_ms + 1).isoformat()
+    if page_size is None:
         raise PermanentError(
-            f"More contact tasks were created at {from_epoch_ms(cursor_ms + 1).isoformat()} than one page of "
-            f"{page_size} holds, and the API has no cursor to list the rest. Archive the hour "
+            f"The list of the contact tasks that were created at {instant} is too large to be read. Archive the hour "
             "once for each channel type (the parameter channel_types) so that each list is shorter."
         )
-    return width_ms
-
-
-def parse_contact_task(item: object, position: datetime) -> ContactTask:
-    """A contact task from one element of the list, whatever is missing, null or of another type.
-
-    An element without id or creation time still becomes a row: under an id made from its content, at
-    the given position of the walk.
-    """
-    element = cast("JsonObject", item) if isinstance(item, dict) else {"value": item}
-    attributes = _object(element.get("attributes"))
-    owner, queue = _object(attributes.get("owner")), _object(attributes.get("queue"))
-    created_time = instant(attributes.get("createdTime"))
-    extra = {key: value for key, value in attributes.items() if key not in _KNOWN_ATTRIBUTES}
-    extra |= {key: value for key, value in element.items() if key not in {"id", "attributes"}}
-    return ContactTask(
-        task_id=text(element.get("id")) or unidentified(element),
-        created_time=created_time or position,
-        channel_type=text(attributes.get("channelType")),
-        status=text(attributes.get("status")),
-        last_updated_time=instant(attributes.get("lastUpdatedTime")),
-        capture_requested=boolean(attributes.get("captureRequested")),
-        direction=text(attributes.get("direction")),
-        origin=text(attributes.get("origin")),
-        destination=text(attributes.get("destination")),
-        reason_code=text(attributes.get("reasonCode")),
-        owner_id=text(owner.get("id")),
-        owner_name=text(owner.get("name")),
-        queue_id=text(queue.get("id")),
-        queue_name=text(queue.get("name")),
-        extra=extra,
+    raise PermanentError(
+        f"More contact tasks were created at {instant} than one page of "
+        f"{page_size} holds, and the API has no cursor to list the rest. Archive the hour "
+        "once for each channel type (the parameter channel_types) so that each list is shorter."
     )
 
 
-def unidentified(element: JsonObject) -> str:
-    """A stable id for an element that came without one."""
-    content = json.dumps(element, sort_keys=True, default=str)
-    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{UNIDENTIFIED}{digest}"
+def parse_contact_task(
+    item: object, position: datetime, plausible: Interval = THIS_CENTURY
+) -> ContactTask:
+    """A contact task from one element of the list, whatever is missing, null or of another type.
 
-
-def _object(value: object) -> JsonObject:
-    return cast("JsonObject", value) if isinstance(value, dict) else {}
-
-
-def text(value: object) -> str | None:
-    """A text field; numbers become text, anything else counts as missing. Never an empty text."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    # A lone surrogate cannot be written to Parquet, which is UTF-8.
-    return str(value).encode("utf-8", "replace").decode() or None
-
-
-def boolean(value: object) -> bool | None:
-    """A three-valued field: null and everything unknown are None, never false."""
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.strip().lower())
-    return value if isinstance(value, bool) else None
-
-
-def instant(value: object) -> datetime | None:
-    """An epoch in milliseconds, sent as a number or as text (both documented)."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        return from_epoch_ms(int(value))
-    except (ValueError, OverflowError):
-        return None
+    An element without id or creation time still becomes a row: under an id made from its content, at
+    the given position of the walk. So does one whose creation time is not plausible. What cannot be read is
+    kept in ``extra``.
+    """
+    fields = fields_of(item, "attributes")
+    owner, queue = fields.nested("owner"), fields.nested("queue")
+    return ContactTask(
+        task_id=fields.take("id", text) or unidentified(item),
+        created_time=fields.take("createdTime", lambda value: instant_of(value, plausible))
+        or position,
+        channel_type=fields.take("channelType", text),
+        status=fields.take("status", text),
+        last_updated_time=fields.take(
+            "lastUpdatedTime", lambda value: instant_of(value, THIS_CENTURY)
+        ),
+        capture_requested=fields.take("captureRequested", boolean),
+        direction=fields.take("direction", text),
+        origin=fields.take("origin", text),
+        destination=fields.take("destination", text),
+        reason_code=fields.take("reasonCode", text),
+        owner_id=owner.take("id", text),
+        owner_name=owner.take("name", text),
+        queue_id=queue.take("id", text),
+        queue_name=queue.take("name", text),
+        extra=fields.rest(),
+    )

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import requests
 from pydantic import SecretStr
@@ -15,9 +15,11 @@ from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
 from include.webex.connection import CONNECTION_ID, WebexConnection
 from include.webex.http_client import unreachable
+from include.webex.json_answers import parse_json_object, read_body
 
 _TIMEOUT_SECONDS = (5, 30)
 _MAX_ANSWER_BYTES = 1 << 20
+_SENDABLE = re.compile(r"[!-~]{1,16384}")
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,13 @@ def request_token_pair(
                     "client_secret": connection.client_secret.get_secret_value(),
                     "refresh_token": refresh_token.get_secret_value(),
                 },
-                headers={"Accept": "application/json"},
+                headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
                 timeout=_TIMEOUT_SECONDS,
                 allow_redirects=False,
                 stream=True,
             ) as response:
                 status = response.status_code
-                body = response.raw.read(_MAX_ANSWER_BYTES, decode_content=True)
+                body = read_body(response.raw, _MAX_ANSWER_BYTES)
     except requests.ConnectionError as error:
         setting = f"the extra field token_url of the connection {CONNECTION_ID}"
         raise unreachable(connection.token_url, setting, error) from None
@@ -162,7 +164,7 @@ def request_token_pair(
         raise TransientError(
             f"The answer of the token endpoint broke off ({type(error).__name__})."
         ) from None
-    answer = _json_object(body)
+    answer = parse_json_object(body) or {}
     if status in {400, 401, 403}:
         raise TokenRejected(_refusal_sentence(status, answer))
     if status in {408, 425, 429} or status >= 500:
@@ -172,14 +174,6 @@ def request_token_pair(
             f"The token endpoint answered {status}: check the extra field token_url of {CONNECTION_ID}."
         )
     return _token_pair(answer, refresh_token, seed_of(connection), now())
-
-
-def _json_object(body: bytes) -> JsonObject:
-    try:
-        parsed: object = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("JsonObject", parsed) if isinstance(parsed, dict) else {}
 
 
 def _refusal_sentence(status: int, answer: JsonObject) -> str:
@@ -199,18 +193,18 @@ def _refusal_sentence(status: int, answer: JsonObject) -> str:
 
 
 def _token_pair(answer: JsonObject, spent: SecretStr, seed: str, now: datetime) -> TokenPair:
-    access_token, expires_in = answer.get("access_token"), _seconds(answer.get("expires_in"))
-    if not isinstance(access_token, str) or not access_token or expires_in is None:
+    access_token, expires_in = (
+        _token(answer.get("access_token")),
+        _seconds(answer.get("expires_in")),
+    )
+    if access_token is None or expires_in is None:
         raise TransientError(
             "The token endpoint answered 200 without access_token and expires_in; it is tried again later."
         )
-    refresh_token = answer.get("refresh_token")
     refresh_expires_in = _seconds(answer.get("refresh_token_expires_in"))
     return TokenPair(
-        access_token=SecretStr(access_token),
-        refresh_token=SecretStr(refresh_token)
-        if isinstance(refresh_token, str) and refresh_token
-        else spent,
+        access_token=access_token,
+        refresh_token=_token(answer.get("refresh_token")) or spent,
         expires_time=now.astimezone(UTC) + timedelta(seconds=expires_in),
         lifetime=timedelta(seconds=expires_in),
         refresh_token_expires_time=now.astimezone(UTC) + timedelta(seconds=refresh_expires_in)
@@ -218,6 +212,11 @@ def _token_pair(answer: JsonObject, spent: SecretStr, seed: str, now: datetime) 
         else None,
         seed=seed,
     )
+
+
+def _token(value: object) -> SecretStr | None:
+    """A token that can be sent; a text that no header can hold is none."""
+    return SecretStr(value) if isinstance(value, str) and _SENDABLE.fullmatch(value) else None
 
 
 def _seconds(value: object) -> float | None:

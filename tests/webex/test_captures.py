@@ -138,8 +138,8 @@ def test_entries_are_matched_by_id_whatever_their_order_and_case():
         {"taskId": "OTHER", "recording": [{"id": "x"}]},
         {"taskId": "T2", "recording": [{"id": "b"}]},
         {"taskId": "t1", "recording": [{"id": "a"}]},
-        {"recording": [{"id": "nobody's"}]},
-        "noise",
+        {"taskId": None},
+        None,
     ]
 
     found = query_entries(*entries, ids=["t1", "t2"])
@@ -150,6 +150,56 @@ def test_entries_are_matched_by_id_whatever_their_order_and_case():
         "t1": ["a"],
         "t2": ["b"],
     }
+
+
+@pytest.mark.parametrize(
+    ("of_t2", "expected"),
+    [
+        ({"recording": [{"id": "b"}]}, ["b"]),
+        ({"taskId": ["t2"], "Recording": {"id": "b"}}, ["b"]),
+        ("noise", ["unidentified-"]),
+    ],
+    ids=["without an id", "with a list for one", "no object"],
+)
+def test_what_does_not_say_whose_it_is_belongs_to_the_one_asked_about_alone(
+    of_t2: object, expected: list[str]
+):
+    entries = {"t1": {"taskId": "t1", "recording": [{"id": "a"}]}, "t2": of_t2, "t3": None}
+    answers = FakeCaptures(lambda ids, _: [entries[each] for each in ids])
+
+    found = a_query(answers)(["t1", "t2", "t3"])
+
+    assert [each.capture_id for each in found["t1"] or []] == ["a"]
+    assert [each.capture_id[:13] for each in found["t2"] or []] == expected
+    assert found["t3"] == []
+    assert len(answers.queries) <= 5
+
+
+def test_ids_that_differ_in_case_only_are_two_contact_tasks():
+    entries = [
+        {"taskId": "T1", "recording": [{"id": "a"}]},
+        {"taskId": "t1", "recording": [{"id": "b"}]},
+    ]
+
+    found = query_entries(*entries, ids=["t1", "T1"])
+
+    assert {name: [each.capture_id for each in found[name] or []] for name in found} == {
+        "T1": ["a"],
+        "t1": ["b"],
+    }
+
+
+def test_names_that_nobody_knows_are_told_once_and_nothing_of_them(
+    caplog: pytest.LogCaptureFixture,
+):
+    entry = {"taskId": "t1", "whiteboards": [{"filePath": "https://h/secret"}], "+15550100": 1}
+    query = a_query(FakeCaptures(lambda *_: [entry]))
+
+    assert [query(["t1"]) for _ in range(2)] == [{"t1": []}] * 2
+
+    assert caplog.text.count("whiteboards") == 1
+    assert "secret" not in caplog.text
+    assert "+1555" not in caplog.text
 
 
 def test_two_entries_of_one_contact_task_are_put_together():
@@ -356,11 +406,12 @@ def test_no_element_that_is_an_object_is_lost(entry: dict[str, list[Any]]):
     found = query_entries({**entry, "taskId": "t1"})["t1"]
 
     assert found is not None
-    assert sorted(cast("int", each.extra["mark"]) for each in found) == list(range(1, count + 1))
-    assert len({(each.kind, each.capture_id) for each in found}) == count
+    marked = [each for each in found if "mark" in each.extra]
+    assert sorted(cast("int", each.extra["mark"]) for each in marked) == list(range(1, count + 1))
+    assert len({(each.kind, each.capture_id) for each in found}) == len(found)
     for member, kind in kinds.items():
         objects = [each for each in entry.get(member, []) if isinstance(each, dict)]
-        assert sum(each.kind == kind for each in found) == len(objects)
+        assert sum(each.kind == kind for each in marked) == len(objects)
 
 
 def test_batches_hold_ten_ids_once_and_in_order():

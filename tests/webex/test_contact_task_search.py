@@ -436,11 +436,14 @@ def test_every_field_is_read_and_unknown_ones_are_kept():
     )
 
 
-@pytest.mark.parametrize("queue", [{"id": "q1"}, [{"id": "q0"}, {"id": "q1"}]], ids=["one", "all"])
-def test_earlier_names_are_read_too(queue: object):
+@pytest.mark.parametrize("earlier", [None, [{"id": "q0"}]], ids=["one", "all"])
+def test_earlier_names_are_read_too(earlier: list[object] | None):
+    queue = [*earlier, {"id": "q1"}] if earlier else {"id": "q1"}
+
     task = parse_searched_contact_task({"id": "a", "queue": queue, "owner": {"id": "o1"}}, NOW)
 
-    assert (task.queue_id, task.owner_id, task.extra) == ("q1", "o1", {})
+    assert (task.queue_id, task.owner_id) == ("q1", "o1")
+    assert task.extra == ({"queue": earlier} if earlier else {})
 
 
 @pytest.mark.parametrize("value", [None, "null", 0, "", [], {}, "maybe"])

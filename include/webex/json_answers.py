@@ -1,0 +1,154 @@
+"""Reads the body of an answer: never more of it than a limit, and JSON that any reader can read.
+
+JSON allows more than a table can hold. What is beyond is kept as text in its place, so that one odd value
+costs nothing but itself: numbers without end, ``NaN``, halves of a surrogate pair, what is nested too deep.
+"""
+
+import json
+import math
+import re
+from itertools import accumulate
+from typing import Protocol
+
+from include.domain.contact_centre import JsonObject
+
+MAX_DEPTH = 64  # the deepest answer that is documented has 7 levels
+_MAX_DIGITS = 20  # those of 2^64; what is longer counts nothing that the API tells
+_READ_BYTES = 64 << 10
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+_OPENING_OR_NOT = bytes.maketrans(b"[{]}", b"\1\1\0\0")
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# A whole pair, half of one, any other escape: in this order, so that only halves are left for the second.
+_ESCAPES = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+
+
+class Body(Protocol):
+    """The body of an HTTP answer, as urllib3 has it."""
+
+    def read(self, amt: int, decode_content: bool) -> bytes:  # noqa: FBT001 - urllib3's
+        """At most so many inflated bytes; none at the end."""
+        ...
+
+
+def read_body(body: Body, max_bytes: int) -> bytes:
+    """The inflated content; one byte more than the limit stands for any longer one.
+
+    It is inflated in small steps, so that not more than the limit is ever in memory, whatever a few
+    compressed bytes stand for.
+    """
+    content = bytearray()
+    while len(content) <= max_bytes:
+        step = body.read(min(_READ_BYTES, max_bytes + 1 - len(content)), decode_content=True)
+        if not step:
+            break
+        content += step
+    return bytes(content)
+
+
+def parse_json(content: bytes) -> object:
+    r"""The JSON value of a body.
+
+    - Bytes that are no UTF-8 are read as U+FFFD.
+    - A number of more than 20 digits, one beyond the floats, ``NaN`` and ``Infinity`` are texts.
+    - Half of a surrogate pair, which no UTF-8 has, is the text of its escape (``\ud800``).
+    - What is nested deeper than `MAX_DEPTH` is the text of its JSON.
+    - Of members of one name, the last that is not null counts; any other is kept as ``name~1``, ``name~2``.
+
+    Raises:
+        ValueError: The body is no JSON.
+    """
+    text = content.decode("utf-8-sig", "replace")
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPES.sub(_without_half, text)
+    if _is_deep(content):
+        text = _with_depth_as_text(text)
+    try:
+        return _decoder.decode(text)
+    except RecursionError:  # the caller stands deep itself
+        raise ValueError("nested too deep") from None
+
+
+def parse_json_object(content: bytes) -> JsonObject | None:
+    """The JSON object of a body; None where it is none. See `parse_json`."""
+    try:
+        parsed = parse_json(content)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
+def _without_half(escape: re.Match[str]) -> str:
+    return f"\\{escape.group()}" if escape["half"] else escape.group()
+
+
+def _is_deep(content: bytes) -> bool:
+    """Whether any value may be nested too deep; far cheaper than to parse it.
+
+    Between the quotes that no backslash makes part of a string, brackets are brackets. In what is no JSON
+    the count may be wrong after the first fault, where the parser stops.
+    """
+    if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
+        return False
+    quotes = content.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(quotes.split(b'"')[::2])
+    brackets = outside.translate(_OPENING_OR_NOT, delete=_ALL_BUT_BRACKETS)
+    depths = accumulate(1 if is_opening else -1 for is_opening in brackets)
+    return any(depth > MAX_DEPTH for depth in depths)
+
+
+def _with_depth_as_text(text: str) -> str:
+    """The same JSON, with each value below the limit as the text of its JSON."""
+    pieces: list[str] = []
+    depth = kept = cut = 0
+    for found in _STRINGS_AND_BRACKETS.finditer(text):
+        step = _STEPS.get(found.group(), 0)
+        depth += step
+        if step == 1 and depth == MAX_DEPTH + 1:
+            cut = found.start()
+            pieces.append(text[kept:cut])
+        elif step == -1 and depth == MAX_DEPTH:
+            kept = found.end()
+            pieces.append(json.dumps(text[cut:kept], ensure_ascii=False))
+    if depth > MAX_DEPTH:
+        raise ValueError("not closed")
+    return "".join([*pieces, text[kept:]])
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits
+
+
+def _real(literal: str) -> float | str:
+    value = float(literal)
+    return value if math.isfinite(value) else literal
+
+
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _with_every_value(pairs)
+
+
+def _with_every_value(pairs: list[tuple[str, object]]) -> JsonObject:
+    found: JsonObject = {}
+    counts: dict[str, int] = {}
+    for name, value in pairs:
+        earlier = found.get(name)
+        if value is not None and earlier is not None and value != earlier:
+            count = counts.get(name, 0) + 1
+            while f"{name}~{count}" in found:
+                count += 1
+            counts[name] = count
+            found[f"{name}~{count}"] = earlier
+        if value is not None or name not in found:
+            found[name] = value
+    return found
+
+
+_decoder = json.JSONDecoder(
+    parse_int=_integer, parse_float=_real, parse_constant=str, object_pairs_hook=_object
+)
