@@ -22,6 +22,8 @@ from urllib3.exceptions import HTTPError
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
 from include.webex.connection import CONNECTION_ID, WebexConnection
+from include.webex.json_answers import parse_json_object, read_body
+from include.webex.json_fields import Fields, text
 from include.webex.rate_budget import MAX_PAUSE_SECONDS, RateBudget
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,9 @@ MAX_THROTTLED_SECONDS = 7200
 _MAX_BACKOFF_SECONDS = 60
 _TIMEOUT_SECONDS = (10, 60)
 _DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
-_MAX_ANSWER_BYTES = 256 << 20
+_MAX_ANSWER_BYTES = 16 << 20  # 16 KiB for each contact task of a full page; its JSON takes up to 30 times that
 _MAX_EXPLANATION_BYTES = 64 << 10
+_UNPLAIN = re.compile(r"[^A-Za-z0-9_-]")
 # How graphql-java begins to tell that it is the query that is wrong; anything else may pass.
 _FAULTY_QUERY = re.compile(r"Validation ?Error|Invalid ?Syntax|FieldUndefined", re.IGNORECASE)
 
@@ -206,7 +209,10 @@ class WebexClient:
                 allow_redirects=False,  # documented: no redirect between regions
                 stream=True,
             ) as response:
-                content = response.raw.read(_MAX_ANSWER_BYTES + 1, decode_content=True)
+                is_answer = response.status_code == 200
+                content = read_body(
+                    response.raw, _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
+                )
                 _check_status(response, content, path, self.connection.base_url)
                 if len(content) > _MAX_ANSWER_BYTES:
                     raise TooLarge(f"{path} answered more than {_MAX_ANSWER_BYTES >> 20} MiB.")
@@ -226,9 +232,8 @@ class WebexClient:
         return content
 
     def _check_org(self, answer: JsonObject, path: str) -> None:
-        meta = answer.get("meta")
-        org_id = cast("JsonObject", meta).get("orgId") if isinstance(meta, dict) else None
-        if org_id and str(org_id).lower() != self.connection.org_id:
+        org_id = Fields(answer).nested("meta").take("orgId", text)
+        if org_id and org_id.lower() != self.connection.org_id:
             raise PermanentError(
                 f"{path} answered for another org: the extra field org_id of the connection {CONNECTION_ID} "
                 "is not the org that the token was made for. Correct org_id or generate the pair in that org."
@@ -274,43 +279,36 @@ def _tracking_id(response: requests.Response, content: bytes) -> str:
     """What Cisco's support asks for, from the header or the body (both seen); nothing else of the body."""
     tracking_id: object = response.headers.get("trackingid")
     if not tracking_id:
-        try:
-            parsed: object = json.loads(content)
-        except (ValueError, RecursionError):
-            parsed = None
-        tracking_id = (
-            cast("JsonObject", parsed).get("trackingId") if isinstance(parsed, dict) else None
-        )
-    text = "".join(char for char in str(tracking_id or "") if char.isalnum() or char in "-_")[:80]
-    return f" (tracking id {text})" if text else ""
+        tracking_id = Fields(parse_json_object(content) or {}).as_told("trackingId")
+    plain = _UNPLAIN.sub("", str(tracking_id or "")[:1000])[:80]
+    return f" (tracking id {plain})" if plain else ""
 
 
 def _json_object(content: bytes, path: str) -> JsonObject:
     """The JSON object of a 200; HTML, an error body or half an object is a server's trouble, not an answer."""
-    try:
-        parsed: object = json.loads(content)
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
+    answer = parse_json_object(content)
+    if answer is None:
         raise TransientError(f"{path} answered 200 with something that is not a JSON object.")
-    return cast("JsonObject", parsed)
+    return answer
 
 
 def _list_answer(content: bytes, path: str) -> JsonObject:
     answer = _json_object(content, path)
-    if not isinstance(answer.get("data"), list):
+    data = Fields(answer).as_told("data")
+    if not isinstance(data, list):
         raise TransientError(f"{path} answered 200 without a list of data.")
-    return answer
+    return {**answer, "data": cast("object", data)}
 
 
 def _query_answer(content: bytes, path: str) -> JsonObject:
     answer = _json_object(content, path)
-    if answer.get("errors"):
-        explanation = json.dumps(answer["errors"])
+    errors = Fields(answer).as_told("errors")
+    if errors:
+        explanation = json.dumps(errors)
         if _FAULTY_QUERY.search(explanation):
             raise Refused(f"{path} answered 200, and that the query is faulty.", explanation)
         raise TransientError(f"{path} answered 200 with errors of its own.")
-    if not isinstance(answer.get("data"), dict):
+    if not isinstance(Fields(answer).as_told("data"), dict):
         raise TransientError(f"{path} answered 200 without an object of data.")
     return answer
 
