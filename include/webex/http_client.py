@@ -5,10 +5,11 @@ import logging
 import random
 import re
 import socket
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,7 +35,9 @@ MAX_THROTTLED_SECONDS = 7200
 _MAX_BACKOFF_SECONDS = 60
 _TIMEOUT_SECONDS = (10, 60)
 _DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
-_MAX_ANSWER_BYTES = 16 << 20  # 16 KiB for each contact task of a full page; its JSON takes up to 30 times that
+_MAX_ANSWER_BYTES = (
+    16 << 20
+)  # 16 KiB for each contact task of a full page; its JSON takes up to 30 times that
 _MAX_EXPLANATION_BYTES = 64 << 10
 _UNPLAIN = re.compile(r"[^A-Za-z0-9_-]")
 # How graphql-java begins to tell that it is the query that is wrong; anything else may pass.
@@ -86,12 +89,14 @@ class WebexClient:
         read_access_token: Gives the current access token; after a 401 it is called with the refused one,
             which it must not give again.
         sleep: Waits between attempts; the tests' clock takes its place.
+        body_seconds: How long the body of an answer may take, however steadily it drips.
     """
 
     connection: WebexConnection
     read_access_token: Callable[[SecretStr | None], SecretStr]
     budget: RateBudget
     sleep: Callable[[float], None] = time.sleep
+    body_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         self._session = requests.Session()
@@ -194,21 +199,24 @@ class WebexClient:
         assert self._access_token is not None
         self.budget.acquire()
         try:
-            with self._session.request(
-                method,
-                self.connection.base_url + path,
-                params=params,
-                json=body,
-                headers={
-                    "Authorization": f"Bearer {self._access_token.get_secret_value()}",
-                    "Accept": "application/json",
-                    "Accept-Encoding": "gzip",
-                    "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
-                },
-                timeout=_TIMEOUT_SECONDS,
-                allow_redirects=False,  # documented: no redirect between regions
-                stream=True,
-            ) as response:
+            with (
+                self._session.request(
+                    method,
+                    self.connection.base_url + path,
+                    params=params,
+                    json=body,
+                    headers={
+                        "Authorization": f"Bearer {self._access_token.get_secret_value()}",
+                        "Accept": "application/json",
+                        "Accept-Encoding": "gzip",
+                        "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
+                    },
+                    timeout=_TIMEOUT_SECONDS,
+                    allow_redirects=False,  # documented: no redirect between regions
+                    stream=True,
+                ) as response,
+                _cut_off_after(self.body_seconds, response),
+            ):
                 is_answer = response.status_code == 200
                 content = read_body(
                     response.raw, _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
@@ -238,6 +246,18 @@ class WebexClient:
                 f"{path} answered for another org: the extra field org_id of the connection {CONNECTION_ID} "
                 "is not the org that the token was made for. Correct org_id or generate the pair in that org."
             )
+
+
+@contextmanager
+def _cut_off_after(seconds: float, response: requests.Response) -> Generator[None]:
+    """End the reading of a body that takes longer; the read timeout is for each of its bytes only."""
+    timer = threading.Timer(seconds, response.raw.shutdown)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check_status(response: requests.Response, content: bytes, path: str, base_url: str) -> None:

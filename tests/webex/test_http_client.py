@@ -3,9 +3,10 @@
 import gzip
 import logging
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
@@ -502,6 +503,33 @@ def test_a_query_names_its_org_and_is_answered(start_sandbox: Callable[..., Sand
     with pytest.raises(PermanentError, match="403"):
         webex.post_query("/search", query, {"orgId": "11111111-2222-4333-8444-555555555555"})
     webex.close()
+
+
+@pytest.mark.parametrize("with_length", [True, False], ids=["with its length", "without"])
+def test_an_answer_that_drips_is_cut_off(with_length: bool):
+    """Each byte is in time, the whole would take an hour."""
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        if with_length:
+            handler.send_header("Content-Length", "36000")
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(36_000):
+                handler.wfile.write(b" ")
+                time.sleep(0.1)
+
+    with a_server(drip) as url:
+        webex = a_client_at(url)
+        webex.body_seconds = 0.15
+        begun = time.monotonic()
+
+        with pytest.raises(TransientError):
+            ask(webex)
+
+        assert granted(webex) == http_client.MAX_ATTEMPTS
+        assert time.monotonic() - begun < 10
+        webex.close()
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 599])
