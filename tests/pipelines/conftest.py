@@ -41,6 +41,9 @@ class UncountedBudget:
     def acquire(self) -> None:
         self.granted += 1
 
+    def pause(self, seconds: float) -> None:
+        """The fake sleep of the client is enough."""
+
 
 @dataclass
 class Centre:

@@ -180,19 +180,19 @@ def test_being_throttled_uses_up_no_attempt():
 
 
 class BudgetOutOfReach(CountingBudget):
-    """Cannot be counted the first times."""
+    """Cannot be counted the first times, and never be paused."""
 
     def __init__(self, *errors: Exception) -> None:
         super().__init__()
         self.errors = list(errors)
 
     def acquire(self) -> None:
-        self.pause(0)
+        if self.errors:
+            raise self.errors.pop(0)
         super().acquire()
 
     def pause(self, seconds: float) -> None:
-        if self.errors:
-            raise self.errors.pop(0)
+        raise TransientError("The store is away.")
 
 
 def test_a_budget_out_of_reach_is_tried_again_and_nothing_is_sent_meanwhile():
