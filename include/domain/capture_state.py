@@ -108,8 +108,11 @@ def capture_progress(
     purge_time = policy.purge_time(created_time)
     is_purged = purge_time is not None and now >= purge_time
     past_horizon = is_purged or now - created_time >= policy.horizon
-    settling_until = max(created_time, last_change_time or created_time) + policy.settling_time
-    is_settled = (status or "").lower() in CLOSED_STATUSES and now >= settling_until
+    # A distance, not an instant: what is told of the last change may be the end of all time.
+    unsettled_for = policy.settling_time - (
+        now - max(created_time, last_change_time or created_time)
+    )
+    is_settled = (status or "").lower() in CLOSED_STATUSES and unsettled_for <= timedelta(0)
     state: CaptureState = "pending"
     if is_refused or "failed" in outcomes:
         state = "failed"
@@ -124,11 +127,11 @@ def capture_progress(
         state = "gone" if "gone" in outcomes else "archived"
     if past_horizon or state not in {"pending", "failed"}:
         return CaptureProgress(state, None)
-    next_check_time = now + _distance(created_time, now, policy)
-    if outcomes and set(outcomes) <= {"copied", "gone"} and now < settling_until:
+    distance = _distance(created_time, now, policy)
+    if outcomes and set(outcomes) <= {"copied", "gone"} and unsettled_for > timedelta(0):
         # All that can be had is here: the look that may call it final need not wait for the next doubling.
-        next_check_time = min(next_check_time, settling_until)
-    return CaptureProgress(state, next_check_time)
+        distance = min(distance, unsettled_for)
+    return CaptureProgress(state, now + distance)
 
 
 def is_at_risk(row: ContactTaskRow) -> bool:

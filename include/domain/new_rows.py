@@ -116,5 +116,4 @@ def _extra_json(extra: JsonObject) -> str | None:
     """What the API told beyond the columns, without the credentials of any URL in it."""
     if not extra:
         return None
-    text = json.dumps(without_signed_urls(extra), sort_keys=True, default=str)
-    return text.encode("utf-8", "replace").decode()
+    return json.dumps(without_signed_urls(extra), sort_keys=True, default=str)

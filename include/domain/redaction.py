@@ -14,6 +14,8 @@ _TOKEN = re.compile(
     r"|(token\s+)(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*"
 )
 
+_MAX_SHOWN_ID = 200
+
 
 def without_query(url: str) -> str:
     """A URL without user, query and fragment: the parts of a signed URL that are credentials."""
@@ -31,6 +33,13 @@ def redact(text: str) -> str:
     text = _TOKEN.sub(lambda match: f"{match.group(1) or match.group(2)}***", text)
     text = _EMAIL.sub("***@***", text)
     return _PHONE.sub("+***", text)
+
+
+def shown_id(text: str) -> str:
+    """An id of the API as an error or a log line may name it: plain, short, and no secret in an id's place."""
+    plain = redact(text[:_MAX_SHOWN_ID])
+    shown = "".join(char if char.isascii() and char.isprintable() else "?" for char in plain)
+    return shown + ("…" if len(text) > _MAX_SHOWN_ID else "")
 
 
 def without_signed_urls(value: object) -> object:

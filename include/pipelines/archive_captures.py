@@ -16,6 +16,7 @@ from include.domain.new_rows import (
     unasked_contact_task_row,
 )
 from include.domain.object_keys import safe_part
+from include.domain.redaction import shown_id
 from include.domain.rows import CaptureRow, ContactTaskRow
 from include.pipelines.archive import WORKING_FILES_LIVE, Archive
 from include.pipelines.capture_copies import BucketView, CopiedBatch
@@ -177,7 +178,7 @@ def archive_shard(
                 failures += [_failure(capture) for capture in captures if _has_failed(capture)]
                 if is_refused:
                     failures.append(
-                        f"contact task {row.task_id}: the API refuses to tell its captures"
+                        f"contact task {shown_id(row.task_id)}: the API refuses to tell its captures"
                     )
                 capture_rows += captures
                 contact_task_rows.append(
@@ -290,7 +291,7 @@ def publish_plan(archive: Archive, hours: Iterable[datetime], shards: Sequence[S
     log.info("%s", _summary(contact_tasks.values(), captures.values()))
     failed = [_failure(row) for row in captures.values() if _has_failed(row)]
     failed += [
-        f"contact task {row.task_id}: {row.capture_state}"
+        f"contact task {shown_id(row.task_id)}: {row.capture_state}"
         for row in contact_tasks.values()
         if row.capture_state == "failed" and row.capture_count == 0
     ]
@@ -307,7 +308,7 @@ def publish_plan(archive: Archive, hours: Iterable[datetime], shards: Sequence[S
 
 def overdue_sentence(overdue: Sequence[ContactTaskRow]) -> str:
     """Which contact tasks wait for a capture that never came."""
-    named = [f"{row.task_id} of {row.created_time:%Y-%m-%d %H} UTC" for row in overdue]
+    named = [f"{shown_id(row.task_id)} of {row.created_time:%Y-%m-%d %H} UTC" for row in overdue]
     return (
         f"{len(overdue)} contact tasks are overdue: Webex requested a capture and offered none until the horizon. "
         f"{_named(named)}"
@@ -320,7 +321,8 @@ def _has_failed(row: CaptureRow) -> bool:
 
 
 def _failure(row: CaptureRow) -> str:
-    return f"{row.kind} {row.capture_id} of contact task {row.task_id}: {row.last_error}"
+    ids = f"{row.kind} {shown_id(row.capture_id)} of contact task {shown_id(row.task_id)}"
+    return f"{ids}: {row.last_error}"
 
 
 def _failed_sentence(failures: Sequence[str], total: int) -> str:

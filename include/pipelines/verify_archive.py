@@ -16,6 +16,7 @@ from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.late_listing import next_listing_time
 from include.domain.merged_rows import StoredVersion, earlier_versions
 from include.domain.object_keys import DueMarker, KeyLayout, ObjectKey, TableName
+from include.domain.redaction import shown_id
 from include.domain.rows import CaptureRow, CaptureState, CompletenessRow, ContactTaskRow
 from include.pipelines.archive import Archive
 from include.pipelines.hour_listing import with_contact_tasks
@@ -248,7 +249,7 @@ class _Verifier:
         known = {row.task_id for row in contact_tasks}
         missing = [task for task in listed or () if task.task_id not in known]
         for task in missing if is_archived else ():
-            self.found.find("contact_task_missing", task.task_id, hour)
+            self.found.find("contact_task_missing", shown_id(task.task_id), hour)
         self.found.completeness += self._completeness(hour, contact_tasks, captures, missing)
 
     def _key(self, table: TableName, hour: datetime) -> ObjectKey:
@@ -295,15 +296,18 @@ class _Verifier:
         identities = Counter(row.identity for row in [*contact_tasks, *captures])
         for identity, count in identities.items():
             if count > 1:
-                self.found.find("row_unfit", "/".join(identity[1:]), hour, f"{count} rows")
+                name = shown_id("/".join(identity[1:]))
+                self.found.find("row_unfit", name, hour, f"{count} rows")
         counts = Counter(capture.task_id for capture in captures)
         for row in contact_tasks:
             if hour_of(row.created_time) != hour:
-                self.found.find("row_unfit", row.task_id, hour, "created in another hour")
+                self.found.find("row_unfit", shown_id(row.task_id), hour, "created in another hour")
             if row.capture_count != counts.pop(row.task_id, 0):
-                self.found.find("row_unfit", row.task_id, hour, "capture_count is another")
+                self.found.find(
+                    "row_unfit", shown_id(row.task_id), hour, "capture_count is another"
+                )
         for task_id in counts:
-            self.found.find("row_unfit", task_id, hour, "captures without a contact task")
+            self.found.find("row_unfit", shown_id(task_id), hour, "captures without a contact task")
 
     def _compare_objects(self, hour: datetime, captures: Sequence[CaptureRow]) -> None:
         there = {
@@ -435,7 +439,7 @@ class _Verifier:
                 read = self.archive.store.read(self._key("contact_tasks", hour))
                 for row in from_parquet(read[0], ContactTaskRow) if read else []:
                     if is_at_risk(row):
-                        self.found.find("purge_near", row.task_id, hour, purge_time)
+                        self.found.find("purge_near", shown_id(row.task_id), hour, purge_time)
             hour += HOUR
 
     def find_what_nobody_knows(self) -> None:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from pydantic import SecretStr
@@ -239,6 +239,10 @@ def with_unique_ids(
     their members are told apart by the path of their URLs, which names the object; its query differs each
     time. Alike in that too, they are one.
     """
+    if len(captures) < 2:
+        return list(
+            captures
+        )  # as of most contact tasks, and comparing takes as long as reading them
     taken: set[tuple[Kind, str]] = set()
     seen: set[tuple[str, str]] = set()
     members_seen: set[str] = set()
@@ -276,7 +280,7 @@ def _order(capture: Capture) -> tuple[str, ...]:
 
 def _members(capture: Capture) -> str:
     """Everything but the URL, as text that can be compared."""
-    members = asdict(replace(capture, download_url=None))
+    members = {**vars(capture), "download_url": None}
     return json.dumps(without_signed_urls(members), sort_keys=True, default=str)
 
 

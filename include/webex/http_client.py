@@ -109,7 +109,7 @@ class WebexClient:
 
     def get(self, path: str, parameters: Mapping[str, str | int]) -> JsonObject:
         """GET a path of the API; the answer's JSON object. See `request`."""
-        return self._request("GET", path, params=dict(parameters), read=_list_answer)
+        return self._request("GET", path, params=dict(parameters), read=list_answer)
 
     def post(self, path: str, body: JsonObject) -> JsonObject:
         """POST a JSON body to a path of the API; the answer's JSON object. See `request`.
@@ -121,7 +121,7 @@ class WebexClient:
             PermanentError: 403, 404, a redirect or an answer of another org.
             TransientError: Still failing when attempts or time are used up.
         """
-        return self._request("POST", path, json_body=body, read=_list_answer)
+        return self._request("POST", path, json_body=body, read=list_answer)
 
     def post_query(self, path: str, query: str, parameters: Mapping[str, str | int]) -> JsonObject:
         """POST a GraphQL query to a path of the API; the answer's JSON object, whose ``data`` is an object.
@@ -133,7 +133,7 @@ class WebexClient:
             ArchiveError: As of `post`.
         """
         return self._request(
-            "POST", path, params=dict(parameters), json_body={"query": query}, read=_query_answer
+            "POST", path, params=dict(parameters), json_body={"query": query}, read=query_answer
         )
 
     def _request(
@@ -312,7 +312,8 @@ def _json_object(content: bytes, path: str) -> JsonObject:
     return answer
 
 
-def _list_answer(content: bytes, path: str) -> JsonObject:
+def list_answer(content: bytes, path: str) -> JsonObject:
+    """The JSON object of a 200 whose ``data`` is a list; anything else may pass."""
     answer = _json_object(content, path)
     data = Fields(answer).as_told("data")
     if not isinstance(data, list):
@@ -320,7 +321,8 @@ def _list_answer(content: bytes, path: str) -> JsonObject:
     return {**answer, "data": cast("object", data)}
 
 
-def _query_answer(content: bytes, path: str) -> JsonObject:
+def query_answer(content: bytes, path: str) -> JsonObject:
+    """The JSON object of a 200 to a GraphQL query, without errors; anything else may pass or is refused."""
     answer = _json_object(content, path)
     errors = Fields(answer).as_told("errors")
     if errors:

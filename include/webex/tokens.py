@@ -164,6 +164,13 @@ def request_token_pair(
         raise TransientError(
             f"The answer of the token endpoint broke off ({type(error).__name__})."
         ) from None
+    return read_token_answer(status, body, connection, refresh_token, now())
+
+
+def read_token_answer(
+    status: int, body: bytes, connection: WebexConnection, spent: SecretStr, now: datetime
+) -> TokenPair:
+    """The token pair of an answer; see `request_token_pair`."""
     answer = parse_json_object(body) or {}
     if status in {400, 401, 403}:
         raise TokenRejected(_refusal_sentence(status, answer))
@@ -173,7 +180,7 @@ def request_token_pair(
         raise PermanentError(
             f"The token endpoint answered {status}: check the extra field token_url of {CONNECTION_ID}."
         )
-    return _token_pair(answer, refresh_token, seed_of(connection), now())
+    return _token_pair(answer, spent, seed_of(connection), now)
 
 
 def _refusal_sentence(status: int, answer: JsonObject) -> str:
