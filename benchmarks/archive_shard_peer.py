@@ -39,7 +39,7 @@ CLIENT_CONFIG = Config(
 )
 
 
-def open_archive(s3_url: str, bucket: str) -> Archive:
+def open_archive(s3_url: str, bucket: str, org: str = "") -> Archive:
     """A bucket of the sink."""
     client = boto3.client(
         "s3",
@@ -49,7 +49,7 @@ def open_archive(s3_url: str, bucket: str) -> Archive:
         region_name="us-east-1",
         config=CLIENT_CONFIG,
     )
-    return Archive(ObjectStore(client, bucket), KeyLayout(org_id()), RUN_ID)
+    return Archive(ObjectStore(client, bucket), KeyLayout(org or org_id()), RUN_ID)
 
 
 def open_client(webex_url: str, folder: Path) -> WebexClient:

@@ -1,6 +1,6 @@
 """An S3 server that drops the captures it is given, and tells afterwards what arrived.
 
-It keeps the CRC-32 and the length of each piece of an object whose key holds ``captures/``, and the bytes of
+It keeps the CRC-32 and the length of each piece of an object under ``captures/``, and the bytes of
 every other object (plans, tables). A bucket is there as soon as it is named.
 """
 
@@ -81,7 +81,7 @@ class S3Sink:
         refusal = _refusal(request, objects.get(key))
         if refusal:
             return refusal
-        piece = _receive(request, is_kept=_DROPPED not in key)
+        piece = _receive(request, is_kept=not key.startswith(_DROPPED))
         with self._lock:
             # Looked at again: of two writers at once, one is too late.
             refusal = _refusal(request, objects.get(key)) or _refusal_of_bytes(piece)
@@ -95,7 +95,7 @@ class S3Sink:
         found = {
             key: [(piece.size_bytes, piece.crc32) for piece in stored.pieces]
             for key, stored in self._buckets.pop(bucket, {}).items()
-            if _DROPPED in key
+            if key.startswith(_DROPPED)
         }
         return Response(body=json.dumps(found).encode())
 
@@ -133,7 +133,7 @@ class S3Sink:
         if parts is None:
             return _error(404, "NoSuchUpload")
         if request.method == "PUT":
-            piece = _receive(request, is_kept=_DROPPED not in key)
+            piece = _receive(request, is_kept=not key.startswith(_DROPPED))
             parts[int(request.query["partNumber"])] = piece
             headers = {"ETag": Stored((piece,)).etag, **piece.checksums}
             return _refusal_of_bytes(piece) or Response(headers=headers)
