@@ -249,6 +249,18 @@ def test_a_redis_server_that_was_restarted_is_spoken_to_again(tmp_path: Path):
             budget.acquire()
 
 
+def test_the_clock_of_a_worker_that_is_wrong_is_not_asked(
+    redis_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, real_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() + 3_600)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3_600 * 10**9)
+
+    now_ms, _ = Place(tmp_path, redis_port).store().look()
+
+    assert abs(now_ms / 1000 - real()) < 60
+
+
 def test_without_its_redis_server_nothing_is_sent(tmp_path: Path):
     budget = Place(tmp_path, a_free_port()).budget()
 
