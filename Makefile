@@ -8,6 +8,8 @@ UV := $(VENV)/bin/uv
 PYTHON ?= python3
 # uv trusts what the system trusts, as pip does: behind a company's proxy nothing else works.
 export UV_SYSTEM_CERTS := 1
+# Each of Airflow's processes would else compile what it imports anew: 5 s.
+unexport PYTHONDONTWRITEBYTECODE
 # One day after Airflow 3.3.2: stands in for Airflow's constraints file (docs/decisions/0002-libraries.md).
 LOCK_CUTOFF := 2026-09-18
 
