@@ -43,7 +43,7 @@ test: env ## Run every check: lint, types, layers, unit, DAG, S3, end-to-end tes
 	@$(PY) -m tools.run_checks
 
 .PHONY: benchmark
-benchmark: env ## Measure the archive beside rclone, curl, requests + boto3 (WHAT= SETS= ROUNDS= PROTOCOL= PEERS= REPORT=)
+benchmark: env ## Measure the archive beside rclone, curl and boto3 (docs/benchmarks.md; WHAT= SETS= ROUNDS= PROTOCOL= PEERS= REPORT=)
 	@$(PY) -m benchmarks $(if $(WHAT),--what "$(WHAT)") $(if $(SETS),--sets "$(SETS)") $(if $(ROUNDS),--rounds "$(ROUNDS)") \
 	  $(if $(PROTOCOL),--protocol "$(PROTOCOL)") $(if $(PEERS),--peers "$(PEERS)") $(if $(REPORT),--report "$(REPORT)")
 

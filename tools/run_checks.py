@@ -69,6 +69,7 @@ _LONG_UNIT_TESTS = (
     "tests/domain/test_capture_state.py::test_every_contact_task_has_a_state",
     "tests/tools",
     "tests/docs",
+    "tests/benchmarks",
 )
 
 
