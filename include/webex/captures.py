@@ -209,8 +209,8 @@ def parse_capture(kind: Kind, element: object) -> Capture:
     return Capture(
         kind=kind,
         download_url=SecretStr(url) if url else None,
-        capture_id=fields.take("id", text)
-        or fields.take("configId", text)
+        capture_id=fields.take_id("id")
+        or fields.take_id("configId")
         or unidentified(fields.rest()),
         file_name=fields.take("fileName", text),
         segment=fields.take("segment", boolean),
@@ -239,10 +239,8 @@ def with_unique_ids(
     their members are told apart by the path of their URLs, which names the object; its query differs each
     time. Alike in that too, they are one.
     """
-    if len(captures) < 2:
-        return list(
-            captures
-        )  # as of most contact tasks, and comparing takes as long as reading them
+    if len(captures) < 2:  # as of most contact tasks; to compare takes as long as to read them
+        return list(captures)
     taken: set[tuple[Kind, str]] = set()
     seen: set[tuple[str, str]] = set()
     members_seen: set[str] = set()
@@ -297,8 +295,7 @@ def _digest(content: str) -> str:
 def distinction(capture: Capture | CaptureRow) -> tuple[str, ...]:
     """What tells two captures under one id apart, earliest first; never the URL, which differs each time."""
     told = capture.extra if isinstance(capture, Capture) else json.loads(capture.extra_json or "{}")
-    extra = {name.lower(): value for name, value in told.items()}
-    created = instant(extra.get("createtime"))
+    created = Fields(dict(sorted(told.items()))).take("createTime", instant)
     return (
         created.isoformat() if created else "",
         capture.start_time.isoformat() if capture.start_time else "",

@@ -164,7 +164,7 @@ def parse_contact_task(
     fields = fields_of(item, "attributes")
     owner, queue = fields.nested("owner"), fields.nested("queue")
     return ContactTask(
-        task_id=fields.take("id", text) or unidentified(item),
+        task_id=fields.take_id("id") or unidentified(item),
         created_time=fields.take("createdTime", lambda value: instant_of(value, plausible))
         or position,
         channel_type=fields.take("channelType", text),

@@ -120,7 +120,7 @@ def _with_depth_as_text(text: str) -> str:
 
 
 def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MAX_DIGITS else digits
+    return int(digits) if len(digits.lstrip("-")) <= _MAX_DIGITS else digits
 
 
 def _real(literal: str) -> float | str:

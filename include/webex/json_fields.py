@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 
@@ -37,9 +37,19 @@ class Fields:
         """A member as it is, whatever that is; the default where there is none."""
         return next((members[spelling] for members, spelling in self._members(name)), default)
 
+    def take_id(self, name: str) -> str | None:
+        """An id, which stands beside what it names: that of the last object before those of the others."""
+        own_first = sorted(self._members(name), key=lambda found: found[0] is not self._objects[-1])
+        return self._take(own_first, text)
+
     def take(self, name: str, read: Callable[[object], Value | None]) -> Value | None:
         """The first member of the name that can be read; None where there is none."""
-        for members, spelling in self._members(name):
+        return self._take(self._members(name), read)
+
+    def _take(
+        self, found: Iterable[tuple[JsonObject, str]], read: Callable[[object], Value | None]
+    ) -> Value | None:
+        for members, spelling in found:
             value = members[spelling]
             is_told = value not in _EMPTY
             taken = read(value) if is_told else None

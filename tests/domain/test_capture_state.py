@@ -1,6 +1,6 @@
 """Each line of the drawing in capture_state.py, and that it is total."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
@@ -32,6 +32,7 @@ def progress(**changes: Any) -> CaptureProgress:
     return capture_progress(**fields | changes)
 
 
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
 YOUNG = {"created_time": NOW - timedelta(hours=1), "last_change_time": NOW - timedelta(minutes=5)}
 OLD = {"created_time": NOW - 14 * DAY, "last_change_time": NOW - 13 * DAY}
 JUST_NOT_OLD = {
@@ -54,6 +55,7 @@ LINES: list[tuple[str, dict[str, Any], CaptureState]] = [
      {"last_change_time": NOW - 2 * DAY + timedelta(seconds=1)}, "pending"),
     ("settled to the second", {"last_change_time": NOW - 2 * DAY}, "archived"),
     ("settled, the API refuses to tell", {"is_refused": True}, "failed"),
+    ("changed at the end of all time", {"last_change_time": FOR_EVER}, "pending"),
     ("settled by creation", {"last_change_time": None}, "archived"),
     ("updated before it was created", {"created_time": NOW - DAY}, "pending"),
     ("offered without a URL", {"outcomes": ["copied", "pending"]}, "pending"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.domain.redaction import redact, without_query, without_signed_urls
+from include.domain.redaction import redact, shown_id, without_query, without_signed_urls
 
 SIGNED = "https://user:s3cret@b.s3.amazonaws.com/o/k.wav?X-Amz-Signature=5ec7e7aa&X-Amz-Credential=AKIA#f"
 CLEAN = "https://b.s3.amazonaws.com/o/k.wav"
@@ -95,6 +95,22 @@ def test_no_url_keeps_a_query(value: object):
     for url in urls(without_signed_urls(value)):
         first = url.split()[0].split('"')[0].split("'")[0].split("<")[0].split(">")[0]
         assert urlsplit(first).query == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("fb53f6d1-5535-4ac8-b081-53834e17d6f5", "fb53f6d1-5535-4ac8-b081-53834e17d6f5"),
+        ("a\nlevel=ERROR \x1b[31m\u202e\0", "a?level=ERROR ?[31m??"),
+        ("+1 555 010 9999", "+***"),
+        ("someone@example.com", "***@***"),
+        (SIGNED, CLEAN),
+        ("x" * 201, "x" * 200 + "…"),
+    ],
+    ids=["an id", "control characters", "a number", "an address", "a signed URL", "a long one"],
+)
+def test_an_id_is_shown_as_an_id_only(told: str, shown: str):
+    assert shown_id(told) == shown
 
 
 def test_a_long_text_takes_no_time():

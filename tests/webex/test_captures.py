@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from include.domain.capture_state import CapturePolicy
 from include.domain.contact_centre import Capture
 from include.domain.errors import ArchiveError, PermanentError, TransientError
 from include.domain.interval import from_epoch_ms
+from include.domain.new_rows import new_capture_row, new_contact_task_row
 from include.domain.object_keys import Kind
 from include.sandbox.server import Sandbox
 from include.webex.captures import (
@@ -29,7 +31,7 @@ from include.webex.captures import (
     with_unique_ids,
 )
 from include.webex.http_client import Refused, TooLarge, WebexClient
-from tests.builders import NOW_MS, ORG_ID, a_capture, a_client_of, a_connection
+from tests.builders import NOW, NOW_MS, ORG_ID, a_capture, a_client_of, a_connection, a_contact_task
 
 DOCUMENTED = Path(__file__).parent / "documented"
 HOUR_MS = 3_600_000
@@ -294,6 +296,14 @@ def test_an_id_shared_by_two_transcripts_stays_with_the_earliest_in_any_order():
     assert len({each.capture_id for each in results[0]}) == 3
     assert all(each.capture_id.startswith("cfg~") for each in results[0][1:])
     assert with_unique_ids([early, late])[1] == results[0][1]
+
+
+def test_who_was_given_an_id_is_known_by_its_row_whatever_the_order_of_its_members():
+    """Found by the hostile answers: of a name in two cases, the row gave the other value."""
+    capture = a_transcript(extra={"new": 1, "createTime": "soon", "CreateTime": 2, "CREATETIME": 1})
+    contact_task = new_contact_task_row(a_contact_task(), ORG_ID, NOW, CapturePolicy())
+
+    assert distinction(capture) == distinction(new_capture_row(contact_task, capture))
 
 
 def test_one_id_in_two_kinds_is_no_clash():

@@ -261,6 +261,67 @@ def test_an_item_without_id_or_creation_time_is_still_a_row():
     assert found[3].extra == {"value": "not even an object"}
 
 
+@pytest.mark.parametrize(
+    "told", [-1, 0, START_MS // 1000, 253_402_300_799_999, START_MS - 90_000_000, "soon", [START_MS]],
+    ids=["-1", "zero", "seconds", "year 9999", "a day too early", "a word", "a list"],
+)  # fmt: skip
+def test_an_item_created_where_it_cannot_be_is_a_row_all_the_same(told: object):
+    """Taken as it is, it would belong to another hour, and be in none."""
+    items = [
+        {"id": "a", "attributes": {"createdTime": START_MS + 50}},
+        {"id": "b", "attributes": {"createdTime": told}},
+    ]
+    client = cast("WebexClient", OddListing(items))
+
+    found = list(iter_contact_tasks(client, Interval(NOW - HOUR, NOW), NOW))
+
+    assert [(task.task_id, epoch_ms(task.created_time)) for task in found] == [
+        ("a", START_MS + 50), ("b", START_MS + 50),
+    ]  # fmt: skip
+    assert found[1].extra == {"createdTime": told}
+
+
+def test_an_item_without_a_creation_time_after_the_last_of_the_hour_is_a_row_of_the_hour():
+    items = [{"id": "a", "attributes": {"createdTime": NOW_MS - 1_800_000}}, {"id": "b"}]
+    client = cast("WebexClient", OddListing(items))
+    interval = Interval(NOW - HOUR, NOW - HOUR / 2)
+
+    found = list(iter_contact_tasks(client, interval, NOW))
+
+    assert [task.task_id for task in found] == ["b"]
+    assert found[0].created_time in interval
+
+
+def test_a_name_in_another_case_is_the_same_and_what_cannot_be_read_is_kept():
+    item = {
+        "ID": "a",
+        "Attributes": {"CREATEDTIME": START_MS, "Owner": {"Id": "o", "Name": ["x"]}, "status": {}},
+        "Status": ["created"],
+        "direction": "inbound",
+        "lastUpdatedTime": 253_402_300_799_999,
+    }
+
+    task = parse_contact_task(item, NOW)
+
+    assert (task.task_id, task.created_time) == ("a", from_epoch_ms(START_MS))
+    assert (task.owner_id, task.owner_name, task.direction) == ("o", None, "inbound")
+    assert (task.status, task.last_updated_time) == (None, None)
+    assert task.extra == {
+        "Owner": {"Name": ["x"]},
+        "Status": ["created"],
+        "lastUpdatedTime": 253_402_300_799_999,
+    }
+
+
+def test_an_id_among_the_attributes_names_something_else():
+    """Found by the hostile answers: it took the place of the contact task's own."""
+    item = {"id": "a", "attributes": {"id": "b", "createdTime": START_MS}}
+
+    task = parse_contact_task(item, NOW)
+
+    assert (task.task_id, task.extra) == ("a", {"id": "b"})
+
+
 def test_items_without_a_creation_time_that_fill_a_page_fail_and_never_loop():
     items = [{"id": f"t{place}"} for place in range(5)]
     client = cast("WebexClient", OddListing(items))
