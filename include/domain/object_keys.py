@@ -24,6 +24,7 @@ DueKind = Literal["check", "list"]
 MAX_PART_LENGTH = 120
 MAX_PREFIX_LENGTH = 256
 _SAFE_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_SAFE_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 _DIGEST_LENGTH = 32
 _PREFIX = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 _PERSONAL = re.compile(r"\+\d[\d*() .-]{5,}\d|[^\s/@]+@[^\s/@]+\.[A-Za-z]{2,}")
@@ -41,6 +42,8 @@ _MAX_NAME_LENGTH = 1024
 
 def safe_part(text: str) -> str:
     """One part of a key that stands for any text; different texts give different parts."""
+    if len(text) <= MAX_PART_LENGTH and _SAFE_PART.fullmatch(text):
+        return text  # as almost all are
     encoded = "".join(
         chr(byte)
         if byte in _SAFE_BYTES and not (position == 0 and byte == ord("."))

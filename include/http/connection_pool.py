@@ -100,7 +100,7 @@ class ConnectionPool:
         self._tls: ssl.SSLContext | None = None
         self._idle: defaultdict[Endpoint, deque[Connection]] = defaultdict(deque)
         self._lock = Lock()
-        weakref.finalize(self, _close_all, self._idle, self._lock)
+        weakref.finalize(self, _close_all, self._idle)
 
     def request(
         self,
@@ -148,21 +148,23 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close the kept connections; what nobody closes is closed with the last reference."""
-        _close_all(self._idle, self._lock)
+        _close_all(self._idle)
 
     def keep(self, connection: "Connection") -> None:
         """Take back a connection whose answer was read to its end."""
-        with self._lock:
-            self._idle[connection.endpoint].append(connection)
+        self._idle[connection.endpoint].append(connection)
 
     def _kept(self, endpoint: Endpoint) -> "Connection | None":
-        while True:
-            with self._lock:
-                kept = self._idle[endpoint]
-                connection = kept.pop() if kept else None
-            if connection is None or connection.is_quiet():
+        kept = self._idle[endpoint]
+        while kept:
+            try:
+                connection = kept.pop()
+            except IndexError:  # another thread was faster
+                break
+            if connection.is_quiet():
                 return connection
             connection.close()
+        return None
 
     def _connect(self, endpoint: Endpoint) -> "Connection":
         failure: OSError = OSError(f"{endpoint.host} has no address")
@@ -174,7 +176,7 @@ class ConnectionPool:
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 secured = self._secured(plain, endpoint)
                 secured.settimeout(self.read_seconds)
-                return Connection(endpoint, secured, self.read_seconds)
+                return Connection(endpoint, secured)
             except OSError as error:
                 plain.close()
                 failure = error
@@ -191,11 +193,10 @@ class ConnectionPool:
         return self._tls.wrap_socket(plain, server_hostname=endpoint.host)
 
 
-def _close_all(idle: Mapping[Endpoint, "deque[Connection]"], lock: Lock) -> None:
-    with lock:
-        for kept in idle.values():
-            while kept:
-                kept.pop().close()
+def _close_all(idle: Mapping[Endpoint, "deque[Connection]"]) -> None:
+    for kept in idle.values():
+        while kept:
+            kept.pop().close()
 
 
 class Head:
@@ -205,20 +206,25 @@ class Head:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.is_keep_alive = False
+        self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
+    def on_headers_complete(self) -> None:
+        """Called by the parser, which forgets both once the body is there."""
+        self.status = self.parser.get_status_code()
+        self.is_keep_alive = self.parser.should_keep_alive()
+
 
 class Connection:
     """One socket to one endpoint, and what was received and not yet taken."""
 
-    def __init__(self, endpoint: Endpoint, connected: socket.socket, read_seconds: float) -> None:
+    def __init__(self, endpoint: Endpoint, connected: socket.socket) -> None:
         self.endpoint = endpoint
         self.has_answered = False
         self._socket = connected
-        self._read_seconds = read_seconds
         self._buffer = bytearray(_HEAD_BYTES)
         self._rest = memoryview(b"")
 
@@ -238,7 +244,6 @@ class Connection:
         self._rest = memoryview(b"")
         failure: OSError | None = None
         try:
-            self._socket.settimeout(self._read_seconds)
             self._socket.sendall(head)
             view = memoryview(body)
             for start in range(0, len(view), _SEND_BYTES):
@@ -272,13 +277,11 @@ class Connection:
             end = self._buffer.find(b"\r\n\r\n", max(0, have - 3), have + received)
             have += received
         found = Head()
-        parser = httptools.HttpResponseParser(found)
         try:
-            parser.feed_data(bytes(self._buffer[: end + 4]))
+            found.parser.feed_data(bytes(self._buffer[: end + 4]))
         except httptools.HttpParserError:
             raise BadAnswer("the answer is not HTTP") from None
-        found.status = parser.get_status_code()
-        found.is_keep_alive = parser.should_keep_alive()
+        del found.parser  # the two know each other, and would wait for the garbage collector
         self._rest = memoryview(self._buffer)[end + 4 : have]
         return found
 

@@ -107,8 +107,6 @@ class BucketView:
     def remember(self, row: CaptureRow) -> None:
         """Take in what was copied just now, so that asking again does not copy it again."""
         self.rows[row.task_id][row.identity] = row
-        if row.object_key:
-            self.refresh(ObjectKey(row.object_key))
 
     def names_given(self, task_id: str) -> NamesGiven:
         """Which capture each id stands for already; a query must not give it to another one."""
@@ -142,6 +140,15 @@ class CopiedBatch:
         default_factory=lambda: defaultdict[str, dict[tuple[str, ...], CaptureRow]](dict)
     )
     refused: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((DownloadBroken, Implausible)),
+            stop=_stop,
+            wait=_wait,
+            sleep=self.archive.sleep,
+            reraise=True,
+        )
 
     def run(self, pool: ThreadPoolExecutor) -> None:
         """Query, copy, and query once more what was offered under a URL that is refused."""
@@ -241,13 +248,7 @@ class CopiedBatch:
         download_url: SecretStr,
         replaced: CaptureRow | None,
     ) -> tuple[CaptureRow, bool]:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((DownloadBroken, Implausible)),
-            stop=_stop,
-            wait=_wait,
-            sleep=self.archive.sleep,
-            reraise=True,
-        )
+        retrying = self._retrying
         outcome: Outcome = "failed"
         try:
             copied = retrying(self._copy_once, row, key, download_url, replaced)
@@ -331,7 +332,9 @@ class CopiedBatch:
                         "Another run wrote the same object at the same time."
                     ) from None
                 return found
-        copied = copied_row(row, key, stored, self.archive.now())
+        now = self.archive.now()
+        self.bucket.objects[key] = StoredObject(key, stored.size_bytes, stored.etag, now)
+        copied = copied_row(row, key, stored, now)
         return with_notes(copied, media_etag=download.etag)
 
 

@@ -1,7 +1,7 @@
 """Copies one capture into the bucket: visible only when it is whole and plausible."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from include.domain.object_keys import Kind, ObjectKey
 from include.storage.formats import FormatCheck, format_check_for
@@ -10,11 +10,16 @@ from include.storage.object_store import Condition, ObjectStore, Source, StoredC
 
 @dataclass(frozen=True)
 class StoredCapture:
-    """A whole capture in the bucket: length, SHA-256 in hex, and the format that its content showed."""
+    """A whole capture in the bucket: length, SHA-256 in hex, and the format that its content showed.
+
+    Attributes:
+        etag: As the store gives it of what was stored just now; empty for what was read back.
+    """
 
     size_bytes: int
     sha256: str
     format: str
+    etag: str = field(default="", compare=False)
 
 
 class ContentChanged(Exception):
@@ -73,7 +78,7 @@ def store_capture(
             raise ContentChanged(copy.sha256)
 
     copy = store.write_stream(key, checked, size_bytes, condition, approve)
-    return StoredCapture(copy.size_bytes, copy.sha256, found_format)
+    return StoredCapture(copy.size_bytes, copy.sha256, found_format, copy.etag)
 
 
 class _Checked:

@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,7 +20,12 @@ from botocore.exceptions import (
 from include.domain.errors import PermanentError, TransientError
 from include.domain.object_keys import ObjectKey
 from include.http.connection_pool import ConnectionPool
-from include.storage.put_requests import Checksum, OtherBytesStored, Put, PutRequests
+from include.storage.put_requests import (
+    Checksum,
+    OtherBytesStored,
+    Put,
+    PutRequests,
+)
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -76,10 +81,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class StoredCopy:
-    """What was stored: its length and the SHA-256 of its bytes, in hex."""
+    """What was stored: its length, the SHA-256 of its bytes, in hex, and the store's ETag once it is there."""
 
     size_bytes: int
     sha256: str
+    etag: str = ""
 
 
 class Source(Protocol):
@@ -215,37 +221,35 @@ class ObjectStore:
         body: bytes | memoryview,
         checksum: Checksum,
         condition: Condition | None,
-    ) -> None:
+    ) -> str:
         """Put an object and see that the store has it; other bytes are replaced, and named at the end."""
 
-        def put(conditions: Mapping[str, str]) -> None:
-            self._puts.send(Put("PutObject", key, body, checksum, headers=conditions))
+        def put(conditions: Mapping[str, str]) -> str:
+            return self._puts.send(Put("PutObject", key, body, checksum, headers=conditions))
 
         for _ in range(_MAX_ATTEMPTS_IF_OTHER_BYTES):
             try:
-                self._on_condition(condition, put)
+                return self._on_condition(condition, put)
             except OtherBytesStored:
                 found = self.read(key)
                 if found and found[0] == body:
                     self._puts.stop_comparing_etags()
-                    return
+                    return found[1]
                 # Only what was stored just now may be replaced: not what another writer put there since.
                 condition = Condition(found[1] if found else None)
-            else:
-                return
         raise OtherBytesKept(
             f"The object store keeps other bytes than were sent to it under {key}."
         )
 
     def _on_condition(
-        self, condition: Condition | None, write: Callable[[Mapping[str, str]], object]
-    ) -> None:
+        self, condition: Condition | None, write: Callable[[Mapping[str, str]], str]
+    ) -> str:
         conditions: dict[str, str] = {}
         if condition is not None:
             conditions = {"If-Match": condition.etag} if condition.etag else {"If-None-Match": "*"}
         with self._named_errors():
             try:
-                write(conditions)
+                return write(conditions)
             except ClientError as error:
                 if conditions and (
                     _status(error) == 412 or _code(error) == "ConditionalRequestConflict"
@@ -255,7 +259,7 @@ class ObjectStore:
                     raise ConditionFailed from None
                 if not conditions or _status(error) != 501:
                     raise
-                write({})
+                return write({})
 
     def write_stream(
         self,
@@ -292,12 +296,12 @@ class ObjectStore:
                 while True:
                     body = parts.fill(view)
                     if parts.is_last and not upload_id:
-                        self._put_whole(key, body, parts, condition)
+                        etag = self._put_whole(key, body, parts, condition)
                         break
                     upload_id = upload_id or self._begin_upload(key)
                     uploaded.append(self._upload_part(key, upload_id, len(uploaded) + 1, body))
                     if parts.is_last:
-                        self._complete_upload(key, upload_id, uploaded, condition)
+                        etag = self._complete_upload(key, upload_id, uploaded, condition)
                         break
         except BaseException:
             if upload_id:
@@ -305,7 +309,7 @@ class ObjectStore:
             raise
         if len(buffer) == self._part_bytes + 1:
             self._buffers.append(buffer)
-        return parts.copy()
+        return replace(parts.copy(), etag=etag)
 
     def _buffer(self, part_bytes: int) -> bytearray:
         """One for a part and the byte after it, used again and again; that of a giant's parts is not kept."""
@@ -316,9 +320,9 @@ class ObjectStore:
 
     def _put_whole(
         self, key: ObjectKey, body: memoryview, parts: "_Parts", condition: Condition | None
-    ) -> None:
+    ) -> str:
         try:
-            self._put(key, body, Checksum.of_sha256(parts.digest.digest()), condition)
+            return self._put(key, body, Checksum.of_sha256(parts.digest.digest()), condition)
         except OtherBytesKept:
             self.delete([key])
             raise
@@ -326,14 +330,14 @@ class ObjectStore:
     def _begin_upload(self, key: ObjectKey) -> str:
         with self._named_errors():
             return self._client.create_multipart_upload(
-                Bucket=self.bucket, Key=key, ChecksumAlgorithm="CRC32"
+                Bucket=self.bucket, Key=key, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
             )["UploadId"]
 
     def _upload_part(
         self, key: ObjectKey, upload_id: str, number: int, body: memoryview
     ) -> dict[str, Any]:
         """Send one part; what completing the upload is to say of it."""
-        checksum = Checksum.crc32(body)
+        checksum = Checksum.of_part(body)
         query = {"partNumber": str(number), "uploadId": upload_id}
         with self._named_errors():
             for _ in range(_MAX_ATTEMPTS_IF_OTHER_BYTES):
@@ -352,9 +356,9 @@ class ObjectStore:
         upload_id: str,
         uploaded: Sequence[Mapping[str, Any]],
         condition: Condition | None,
-    ) -> None:
+    ) -> str:
         names = {"If-Match": "IfMatch", "If-None-Match": "IfNoneMatch"}
-        self._on_condition(
+        return self._on_condition(
             condition,
             lambda conditions: self._client.complete_multipart_upload(
                 Bucket=self.bucket,
@@ -362,7 +366,7 @@ class ObjectStore:
                 UploadId=upload_id,
                 MultipartUpload=cast("Any", {"Parts": uploaded}),
                 **cast("Any", {names[name]: value for name, value in conditions.items()}),
-            ),
+            ).get("ETag", ""),
         )
 
     def _abort_upload(self, key: ObjectKey, upload_id: str) -> None:

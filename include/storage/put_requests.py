@@ -3,6 +3,7 @@
 import binascii
 import hashlib
 import logging
+import random
 import re
 import ssl
 import time
@@ -40,6 +41,8 @@ _ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,60})\s*</Code>")
 _MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
 _PASSING_CODES = frozenset({"SlowDown", "RequestTimeout", "Throttling", "RequestTimeTooSkewed"})
 _DEFAULT_ATTEMPTS = 5
+_FIRST_WAIT_SECONDS = 0.5
+_backoff = tenacity.wait_random_exponential(multiplier=2 * _FIRST_WAIT_SECONDS, max=20)
 
 
 class OtherBytesStored(Exception):
@@ -74,9 +77,9 @@ class Checksum:
         return cls("x-amz-checksum-sha256", _base64(digest), digest.hex())
 
     @classmethod
-    def crc32(cls, body: memoryview) -> "Checksum":
-        """For a part of a body: a fifteenth of the cost of a second SHA-256, and known to most stores."""
-        number = cast("int", isal_zlib.crc32(body))  # pyright: ignore[reportUnknownMemberType]
+    def of_part(cls, body: memoryview) -> "Checksum":
+        """The CRC-32 of a part of a body: a fifteenth of the cost of a second SHA-256, and known to most stores."""
+        number: int = isal_zlib.crc32(body)  # pyright: ignore[reportUnknownMemberType]
         return cls("x-amz-checksum-crc32", _base64(number.to_bytes(4, "big")), UNSIGNED_PAYLOAD)
 
 
@@ -130,13 +133,19 @@ class PutRequests:
             OSError: The store is out of reach.
             OtherBytesStored: The bytes that were stored are not the ones that were sent.
         """
+        try:  # the first time without tenacity, which takes as long as a small request
+            return self._send_once(put)
+        except (ClientError, OSError) as error:
+            if self._attempts == 1 or not _may_pass(error):
+                raise
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
-            stop=tenacity.stop_after_attempt(self._attempts),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+            stop=tenacity.stop_after_attempt(self._attempts - 1),
+            wait=_backoff,
             sleep=self._sleep,
             reraise=True,
         )
+        self._sleep(random.uniform(0, _FIRST_WAIT_SECONDS))  # noqa: S311 - jitter, no secret
         return retrying(self._send_once, put)
 
     def _send_once(self, put: Put) -> str:

@@ -84,7 +84,8 @@ def from_parquet(body: bytes, row_type: type[AnyRow]) -> list[AnyRow]:
         PermanentError: The bytes are no such file.
     """
     try:
-        table = _pq.read_table(io.BytesIO(body))
+        # Not read_table: that loads pyarrow's datasets and file systems, a third of a second of each Airflow task.
+        table = _pq.ParquetFile(io.BytesIO(body)).read()
         present = set(table.column_names)
         names = [field.name for field in fields(cast("Any", row_type))]
         records: list[dict[str, Any]] = table.select([n for n in names if n in present]).to_pylist()

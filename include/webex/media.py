@@ -29,7 +29,9 @@ from include.webex.http_client import retry_after_seconds
 
 DEFAULT_TIMEOUT_SECONDS = (10.0, 60.0)
 _MAX_REFUSAL_BYTES = 4096
-_MIN_BYTES_TO_GO_ON = 1 << 20  # less is sooner fetched anew, and a host that always breaks off is given up
+_MIN_BYTES_TO_GO_ON = (
+    1 << 20
+)  # less is sooner fetched anew, and a host that always breaks off is given up
 _MAX_ATTEMPTS_TO_GO_ON = 4
 # Everything that a signature may cover is sent as it came; what no URL may hold is encoded.
 _SENT_AS_THEY_ARE = "%/?:@!$&'()*+,;=-._~[]"

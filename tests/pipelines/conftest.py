@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -12,6 +13,7 @@ import pytest
 
 from include.domain.interval import HOUR, Interval, epoch_ms, from_epoch_ms
 from include.domain.object_keys import KeyLayout
+from include.http.connection_pool import Answer, ConnectionPool, Endpoint
 from include.pipelines import archive_captures as pipeline
 from include.pipelines import recheck_captures
 from include.pipelines.archive import Archive
@@ -45,6 +47,24 @@ class UncountedBudget:
         """The fake sleep of the client is enough."""
 
 
+class ToldConnections(ConnectionPool):
+    """Connections that tell the hooks of an S3 client of the requests which do not pass through it."""
+
+    def __init__(self, s3: Any) -> None:
+        super().__init__()
+        self._events = s3.meta.events
+
+    def request(
+        self, endpoint: Endpoint, method: str, target: str, headers: Any, body: Any = b""
+    ) -> Answer:
+        operation = "UploadPart" if "partNumber=" in target else "PutObject"
+        told = SimpleNamespace(method=method, url=f"http://{endpoint.authority}{target}")
+        self._events.emit(f"before-send.s3.{operation}", request=told)
+        answer = super().request(endpoint, method, target, headers, body)
+        self._events.emit(f"response-received.s3.{operation}")
+        return answer
+
+
 @dataclass
 class Centre:
     """One contact centre, one bucket, and the steps of a run between them."""
@@ -69,7 +89,7 @@ class Centre:
 
     def archive(self, run_id: str = "run") -> Archive:
         return Archive(
-            store=ObjectStore(self.s3, self.bucket),
+            store=ObjectStore(self.s3, self.bucket, connections=ToldConnections(self.s3)),
             keys=KeyLayout(self.connection.org_id),
             run_id=run_id,
             now=lambda: self.now,

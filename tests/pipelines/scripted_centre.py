@@ -242,13 +242,14 @@ class WatchedStore(ObjectStore):
                 raise Killed
         self.writes += 1
 
-    def _put(self, key: ObjectKey, body: Any, checksum: Any, condition: Any) -> None:
+    def _put(self, key: ObjectKey, body: Any, checksum: Any, condition: Any) -> str:
         self._count()
-        super()._put(key, body, checksum, condition)
+        etag = super()._put(key, body, checksum, condition)
         self._written[key] = self._centre.now
         if key.startswith("captures/"):
             digest = hashlib.sha256(body).hexdigest()
             self.captures.setdefault(key, set()).add(digest)
+        return etag
 
     def write_stream(
         self,
