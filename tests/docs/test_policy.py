@@ -15,15 +15,20 @@ from moto.s3.models import s3_backends
 from include.domain.errors import PermanentError
 from include.domain.object_keys import ObjectKey
 from include.storage.object_store import Condition, ObjectStore
+from tests.s3_servers import moto_server
 from tests.sources import Pieces
 
 BUCKET = "my-contact-center-archive"  # as the page names it
 CONFIGURATION = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 
-def client(service: Literal["iam", "s3"], key_id: str, secret: str) -> Any:
+pytestmark = pytest.mark.enable_socket  # to moto
+
+
+def client(service: Literal["iam", "s3"], key_id: str, secret: str, url: str | None = None) -> Any:
     return boto3.client(
         service,
+        endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id=key_id,
         aws_secret_access_key=secret,
@@ -35,13 +40,13 @@ def store() -> Iterator[ObjectStore]:
     """A bucket, as a user whose only policy is that of the page; moto enforces it."""
     found = re.search(r"```json\n(\{\n  \"Version\".*?)```", CONFIGURATION.read_text(), re.DOTALL)
     assert found
-    with mock_aws():
+    with mock_aws(), moto_server() as server:
         iam: Any = client("iam", "root", "root")
         iam.create_user(UserName="archive")
         iam.put_user_policy(UserName="archive", PolicyName="archive", PolicyDocument=found.group(1))
         key = iam.create_access_key(UserName="archive")["AccessKey"]
         client("s3", "root", "root").create_bucket(Bucket=BUCKET)
-        s3 = client("s3", key["AccessKeyId"], key["SecretAccessKey"])
+        s3 = client("s3", key["AccessKeyId"], key["SecretAccessKey"], server.endpoint_url)
         yield ObjectStore(s3, BUCKET)
 
 
@@ -56,7 +61,8 @@ def test_all_that_the_archive_does_is_allowed(store: ObjectStore):
     assert found
     store.write(table, b"second", Condition(found[1]))
     store.write_stream(capture, Pieces(bytes(1 << 20) for _ in range(20)), None)
-    assert [there.key for there in store.list("captures/")] == [capture]
+    # Without a slash, of which moto's server computes another signature than its sender.
+    assert [there.key for there in store.list("captures")] == [capture]
     assert sum(map(len, store.iter_bytes(capture))) == 20 << 20
     working_file = ObjectKey("_work/one")
     store.write(working_file, b"rows")
