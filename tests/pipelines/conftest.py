@@ -19,7 +19,7 @@ from include.pipelines import recheck_captures
 from include.pipelines.archive import Archive
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
-from include.storage.object_store import ObjectStore
+from include.storage.object_store import PART_BYTES, ObjectStore
 from include.webex.connection import WebexConnection
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
@@ -78,6 +78,7 @@ class Centre:
     slept: list[float] = field(default_factory=list)
     seconds_ahead: float = 0
     """How far the clock of the runs is ahead of the sandbox's."""
+    part_bytes: int = PART_BYTES
 
     @property
     def now(self) -> datetime:
@@ -89,7 +90,9 @@ class Centre:
 
     def archive(self, run_id: str = "run") -> Archive:
         return Archive(
-            store=ObjectStore(self.s3, self.bucket, connections=ToldConnections(self.s3)),
+            store=ObjectStore(
+                self.s3, self.bucket, self.part_bytes, connections=ToldConnections(self.s3)
+            ),
             keys=KeyLayout(self.connection.org_id),
             run_id=run_id,
             now=lambda: self.now,

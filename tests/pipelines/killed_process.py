@@ -55,6 +55,7 @@ class Run:
     webex: dict[str, Any]
     s3: dict[str, Any]
     bucket: str
+    part_bytes: int
     token_file: str = ""
     kill_at: str | None = None
     moment: Moment = "before"
@@ -176,6 +177,7 @@ def _run(run: Run, note: Callable[[str, Any], None]) -> None:
         connection=connection,
         client=WebexClient(connection, lambda _spent: pair.access_token, UncountedBudget()),
         media=MediaClient(connection.media_hosts),
+        part_bytes=run.part_bytes,
     )
     tasks = AirflowTasks(note=lambda name, result: note("finished", [name, result]))
     if run.dag == "archive_captures":

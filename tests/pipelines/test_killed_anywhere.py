@@ -32,6 +32,8 @@ from tests.s3_servers import S3Server
 pytestmark = pytest.mark.timeout(900)
 # In 2039: the S3 server dates objects by its own clock, which must not be ahead of the contact centre's.
 NOW_MS = 2_199_999_600_000
+# Small ones, of which hundreds of copies take no time; S3 itself wants 5 MiB.
+PART_BYTES = 64 << 10
 # The least contact centre with one of each: a recording of two parts, one that is stitched anew later, a
 # transcript that comes late, and a contact task that is listed late.
 SCENARIO = {
@@ -55,8 +57,8 @@ SCENARIO = {
     "screen_share": 0.0,
     "transcript_share": 0.3,
     "both_transcripts_share": 0.0,
-    "recording_bytes_min": 8_400_000,
-    "recording_bytes_max": 8_500_000,
+    "recording_bytes_min": PART_BYTES + 2_000,
+    "recording_bytes_max": PART_BYTES + 4_000,
     "call_seconds_max": 600,
 }
 MOMENTS: tuple[Moment, ...] = ("before", "after")
@@ -88,6 +90,7 @@ class World:
             webex=self.webex[id(centre.sandbox)],
             s3=self.s3,
             bucket=centre.bucket,
+            part_bytes=PART_BYTES,
         )
 
     @cached_property
@@ -109,12 +112,19 @@ class World:
 
 @pytest.fixture
 def world(
-    open_centre: Callable[..., Centre], s3_server: S3Server, caplog: pytest.LogCaptureFixture
+    open_centre: Callable[..., Centre],
+    s3_server: S3Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> World:
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART_BYTES)
     # Tens of thousands of lines, one for each request.
     caplog.set_level(logging.WARNING)
     caplog.set_level(logging.WARNING, "werkzeug")
-    centres = [open_centre(**SCENARIO, now_ms=NOW_MS + hours * 3_600_000) for hours in (0, 6, 7)]
+    centres = [
+        replace(open_centre(**SCENARIO, now_ms=NOW_MS + hours * 3_600_000), part_bytes=PART_BYTES)
+        for hours in (0, 6, 7)
+    ]
     webex = {}
     for centre in centres:
         fields = centre.sandbox.airflow_connection()
