@@ -257,6 +257,20 @@ def test_unknown_members_are_kept_and_the_url_is_not_among_them():
     }
 
 
+@pytest.mark.parametrize(
+    "odd", [["h/p?s=1"], {"url": "h/p?s=1"}, "h/p?s=1"], ids=["list", "object", "twice"]
+)
+def test_a_url_is_never_kept_whatever_its_form_and_place(odd: object):
+    element = {
+        "id": "a", "FilePath": odd, "filePath~1": odd, "attributes": {"filePath": "https://h/p?s=1"},
+    }  # fmt: skip
+
+    capture = parse_capture("recording", element)
+
+    assert url_of(capture) == "https://h/p?s=1"
+    assert capture.extra == {}
+
+
 @pytest.mark.parametrize("url", [None, "", 5.5e9, [], {}, True])
 def test_a_capture_without_a_usable_url_is_still_one(url: object):
     capture = parse_capture("recording", {"id": "a", "attributes": {"filePath": url}})

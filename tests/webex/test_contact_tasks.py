@@ -313,6 +313,12 @@ def test_a_name_in_another_case_is_the_same_and_what_cannot_be_read_is_kept():
     }
 
 
+def test_a_member_that_is_there_twice_is_kept_twice():
+    item = {"id": "a", "new": 1, "attributes": {"createdTime": START_MS, "new": 2}}
+
+    assert parse_contact_task(item, NOW).extra == {"new": 2, "new~other": 1}
+
+
 def test_an_id_among_the_attributes_names_something_else():
     """Found by the hostile answers: it took the place of the contact task's own."""
     item = {"id": "a", "attributes": {"id": "b", "createdTime": START_MS}}

@@ -18,7 +18,7 @@ from urllib3 import HTTPResponse
 from include.domain.errors import TransientError
 from include.webex.http_client import TooLarge, WebexClient
 from include.webex.json_answers import MAX_DEPTH, parse_json, parse_json_object, read_body
-from include.webex.tokens import request_token_pair
+from include.webex.tokens import read_token_answer, request_token_pair
 from tests.builders import NOW, CountingBudget, CurrentTokens, RecordingSleep, a_connection
 from tests.webex.web_server import a_server, reply
 
@@ -106,6 +106,20 @@ def test_a_token_answer_too_large_is_none():
                 request_token_pair(a_connection(token_url=url), SecretStr("a"), lambda: NOW)
 
         assert peak_bytes(ask) < 8 * MIB
+
+
+@pytest.mark.parametrize("odd", ["a\r\nb", "a b", "\u20ac", "\0", "x" * 16_385], ids=repr)
+def test_a_token_that_no_header_can_hold_is_none(odd: str):
+    answer = {"access_token": "a", "expires_in": 60, "refresh_token": "b"}
+
+    def read(**changes: str) -> str:
+        body = json.dumps({**answer, **changes}).encode()
+        pair = read_token_answer(200, body, a_connection(), SecretStr("spent"), NOW)
+        return pair.refresh_token.get_secret_value()
+
+    with pytest.raises(TransientError, match="without access_token"):
+        read(access_token=odd)
+    assert (read(), read(refresh_token=odd)) == ("b", "spent")
 
 
 @settings(max_examples=50)
