@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import importlib.abc
 import logging
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import certifi
 
+
+class NotInProduction(importlib.abc.MetaPathFinder):
+    """Hides what only the tests install: pyarrow imports both whenever they are there."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - its own signature
+        """Refuse them."""
+        if fullname in {"pandas", "numpy"}:
+            raise ModuleNotFoundError(fullname)
+
+
+sys.meta_path.insert(0, NotInProduction())
 _CA_FILE = os.environ.get("SSL_CERT_FILE")
 if _CA_FILE:  # the clients trust what certifi tells at their import, and no variable
     certifi.where = lambda: _CA_FILE

@@ -348,27 +348,38 @@ class Answer:
             self._connection.close()
 
     def readinto(self, view: memoryview) -> int:
-        """Put the next bytes of the body into the view; 0 at its end.
+        """Put the next bytes of the body into the view, 256 KiB if it has room for them; 0 at its end.
 
         Raises:
             BadAnswer: The body ended before its announced length.
         """
         if self._is_whole:
             return 0
+        view = view[: self._wanted(len(view))]
+        have = 0
         started = time.monotonic()
-        count = (
-            self._chunks.readinto(self._connection, view)
-            if self._chunks
-            else self._connection.receive_into(view[: self._wanted(len(view))])
-        )
-        self._waited_seconds += time.monotonic() - started
-        self._received += count
+        # TLS gives 16 KiB at a time, which is too little for all that follows a read.
+        while have < len(view):
+            count = self._received_into(view[have:])
+            now = time.monotonic()
+            self._waited_seconds += now - started
+            started = now
+            have += count
+            self._received += count
+            self._is_whole = count == 0 or self._received == self.length
+            if self._is_whole:
+                break
+            allowed = self._pool.read_seconds + self._received / _MIN_BYTES_PER_SECOND
+            if self._waited_seconds > allowed:
+                raise TimeoutError(f"only {self._received} bytes in {self._waited_seconds:.0f} s")
+        return have
+
+    def _received_into(self, view: memoryview) -> int:
+        if self._chunks:
+            return self._chunks.readinto(self._connection, view)
+        count = self._connection.receive_into(view)
         if count == 0 and self.length is not None:
             raise BadAnswer(f"the body ended after {self._received} of {self.length} bytes")
-        self._is_whole = count == 0 or self._received == self.length
-        allowed = self._pool.read_seconds + self._received / _MIN_BYTES_PER_SECOND
-        if self._waited_seconds > allowed and not self._is_whole:
-            raise TimeoutError(f"only {self._received} bytes in {self._waited_seconds:.0f} s")
         return count
 
     def _wanted(self, room: int) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -120,6 +121,7 @@ class ObjectStore:
         part_bytes: From which size on an object is uploaded in parts, and how large they are (S3: 5 MiB or
             more); what a copy holds in memory.
         connections: Of the PUT requests; made from the client's settings where none are given.
+        sleep: Waits between attempts to put something.
 
     Raises (every method):
         PermanentError: Bucket, key pair or rights are wrong; the sentence names the field.
@@ -132,11 +134,12 @@ class ObjectStore:
         bucket: str,
         part_bytes: int = PART_BYTES,
         connections: ConnectionPool | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self.bucket = bucket
         self._part_bytes = part_bytes
-        self._puts = PutRequests(client, bucket, connections)
+        self._puts = PutRequests(client, bucket, connections, sleep)
         self._buffers: deque[bytearray] = deque()
         client.meta.events.register(
             "before-parse.s3.ListObjectsV2", _times_as_seconds, unique_id="archive-listing-times"

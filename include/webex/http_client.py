@@ -33,7 +33,7 @@ MAX_ATTEMPTS = 6
 # Far longer than any storm of 429 seen; then Airflow's retries of the Airflow task begin.
 MAX_THROTTLED_SECONDS = 7200
 _MAX_BACKOFF_SECONDS = 60
-_TIMEOUT_SECONDS = (10, 60)
+_TIMEOUT_SECONDS = (10.0, 60.0)
 _DEFAULT_RETRY_AFTER_SECONDS = 60.0  # documented for 429 without a header by Cisco's own samples
 _MAX_ANSWER_BYTES = (
     16 << 20
@@ -89,6 +89,7 @@ class WebexClient:
         read_access_token: Gives the current access token; after a 401 it is called with the refused one,
             which it must not give again.
         sleep: Waits between attempts; the tests' clock takes its place.
+        timeout_seconds: How long to wait for a connection, and for the next bytes of an answer.
         body_seconds: How long the body of an answer may take, however steadily it drips.
     """
 
@@ -96,6 +97,7 @@ class WebexClient:
     read_access_token: Callable[[SecretStr | None], SecretStr]
     budget: RateBudget
     sleep: Callable[[float], None] = time.sleep
+    timeout_seconds: tuple[float, float] = _TIMEOUT_SECONDS
     body_seconds: float = 120.0
 
     def __post_init__(self) -> None:
@@ -211,7 +213,7 @@ class WebexClient:
                         "Accept-Encoding": "gzip",
                         "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
                     },
-                    timeout=_TIMEOUT_SECONDS,
+                    timeout=self.timeout_seconds,
                     allow_redirects=False,  # documented: no redirect between regions
                     stream=True,
                 ) as response,

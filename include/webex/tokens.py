@@ -17,7 +17,7 @@ from include.webex.connection import CONNECTION_ID, WebexConnection
 from include.webex.http_client import unreachable
 from include.webex.json_answers import parse_json_object, read_body
 
-_TIMEOUT_SECONDS = (5, 30)
+DEFAULT_TIMEOUT_SECONDS = (5.0, 30.0)
 _MAX_ANSWER_BYTES = 1 << 20
 _SENDABLE = re.compile(r"[!-~]{1,16384}")
 
@@ -127,7 +127,10 @@ def seed_of(connection: WebexConnection) -> str:
 
 
 def request_token_pair(
-    connection: WebexConnection, refresh_token: SecretStr, now: Callable[[], datetime]
+    connection: WebexConnection,
+    refresh_token: SecretStr,
+    now: Callable[[], datetime],
+    timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
 ) -> TokenPair:
     """Spend a refresh token on a new pair (documented: POST /v1/access_token, form body).
 
@@ -151,7 +154,7 @@ def request_token_pair(
                     "refresh_token": refresh_token.get_secret_value(),
                 },
                 headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
-                timeout=_TIMEOUT_SECONDS,
+                timeout=timeout_seconds,
                 allow_redirects=False,
                 stream=True,
             ) as response:
