@@ -236,7 +236,9 @@ class Connection:
         """Whether nothing came since the last answer: neither bytes that nobody asked for nor the end."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return not self._rest and not poll.poll(0)
+        # What TLS has decrypted already, the system does not know of.
+        is_decrypted = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return not self._rest and not is_decrypted and not poll.poll(0)
 
     def exchange(self, head: bytes, body: bytes | memoryview) -> Head:
         """Send a request and read the head of its answer."""
@@ -254,22 +256,25 @@ class Connection:
             OSError
         ) as error:  # a server that refuses early closes early; its answer may be there
             failure = error
+        deadline = time.monotonic() + (self._socket.gettimeout() or 0.0)
         try:
-            found = self._answer_head()
+            found = self._answer_head(deadline)
             while found.status < 200:  # 100 Continue, 103 Early Hints
-                found = self._answer_head()
+                found = self._answer_head(deadline)
         except OSError as error:
             raise (failure or error) from None
         found.is_keep_alive = found.is_keep_alive and failure is None
         return found
 
-    def _answer_head(self) -> Head:
+    def _answer_head(self, deadline: float) -> Head:
         have = len(self._rest)
         self._buffer[:have] = self._rest
         end = self._buffer.find(b"\r\n\r\n", 0, have)
         while end < 0:
             if have == _HEAD_BYTES:
                 raise BadAnswer("the headers of the answer are too long")
+            if time.monotonic() > deadline:
+                raise TimeoutError("the headers of the answer do not end")
             received = self._socket.recv_into(memoryview(self._buffer)[have:])
             if not received:
                 raise BadAnswer("the connection was closed before an answer")
@@ -279,7 +284,7 @@ class Connection:
         found = Head()
         try:
             found.parser.feed_data(bytes(self._buffer[: end + 4]))
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise BadAnswer("the answer is not HTTP") from None
         del found.parser  # the two know each other, and would wait for the garbage collector
         self._rest = memoryview(self._buffer)[end + 4 : have]
@@ -312,6 +317,7 @@ class Answer:
         self._pool = pool
         self._connection = connection
         self._is_keep_alive = head.is_keep_alive
+        self._is_closed = False
         self._received = 0
         self._waited_seconds = 0.0
         self._chunks = None if has_no_body else _chunks_of(head)
@@ -336,12 +342,14 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back, or close it when something of the body is left."""
+        if self._is_closed:  # the connection may be another request's by now
+            return
+        self._is_closed = True
         connection_is_usable = (
             self._is_whole
             and self._is_keep_alive
             and (self.length is not None or self._chunks is not None)
         )
-        self._is_keep_alive = False  # closing twice must not give it back twice
         if connection_is_usable:
             self._pool.keep(self._connection)
         else:
@@ -364,8 +372,8 @@ class Answer:
             now = time.monotonic()
             self._waited_seconds += now - started
             started = now
-            have += count
-            self._received += count
+            have += count or 0
+            self._received += count or 0
             self._is_whole = count == 0 or self._received == self.length
             if self._is_whole:
                 break
@@ -374,7 +382,8 @@ class Answer:
                 raise TimeoutError(f"only {self._received} bytes in {self._waited_seconds:.0f} s")
         return have
 
-    def _received_into(self, view: memoryview) -> int:
+    def _received_into(self, view: memoryview) -> int | None:
+        """How many bytes of the body; None for something else between them, 0 for its end."""
         if self._chunks:
             return self._chunks.readinto(self._connection, view)
         count = self._connection.receive_into(view)
@@ -402,10 +411,15 @@ class _Chunks:
     def __init__(self, head: Head) -> None:
         self._pieces: deque[memoryview] = deque()
         self._is_complete = False
+        self._answers = 0
         self._scratch = bytearray(_HEAD_BYTES)
         self._parser = httptools.HttpResponseParser(self)
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.headers.items())
         self._parser.feed_data(f"HTTP/1.1 {head.status} OK\r\n{lines}\r\n".encode("latin-1"))
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, which takes what comes after the body for another answer."""
+        self._answers += 1
 
     def on_body(self, piece: bytes) -> None:
         """Called by the parser."""
@@ -415,8 +429,8 @@ class _Chunks:
         """Called by the parser."""
         self._is_complete = True
 
-    def readinto(self, connection: Connection, view: memoryview) -> int:
-        while not self._pieces:
+    def readinto(self, connection: Connection, view: memoryview) -> int | None:
+        if not self._pieces:
             if self._is_complete:
                 return 0
             count = connection.receive_into(memoryview(self._scratch))
@@ -426,6 +440,10 @@ class _Chunks:
                 self._parser.feed_data(bytes(self._scratch[:count]))
             except httptools.HttpParserError:
                 raise BadAnswer("the chunks of the body are not HTTP") from None
+            if self._answers > 1:
+                raise BadAnswer("more came than the chunks of the body")
+            if not self._pieces:
+                return 0 if self._is_complete else None
         piece = self._pieces.popleft()
         count = min(len(piece), len(view))
         view[:count] = piece[:count]
