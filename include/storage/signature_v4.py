@@ -85,11 +85,9 @@ def encoded_path(key: str) -> str:
 
 
 def encoded_query(query: Mapping[str, str]) -> str:
-    """A query as it is sent and signed: sorted, each part encoded."""
-    return "&".join(
-        f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"
-        for name, value in sorted(query.items())
-    )
+    """A query as it is sent and signed: each part encoded, then sorted."""
+    pairs = [(quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query.items()]
+    return "&".join(f"{name}={value}" for name, value in sorted(pairs))
 
 
 @lru_cache(maxsize=8)

@@ -394,7 +394,7 @@ def test_headers_are_read_in_any_case_and_the_last_one_holds():
 @pytest.mark.parametrize(
     "raw",
     [b"", b"garbage\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\x00\x02\x02F",
-     b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 xx OK\r\n\r\n", 
+     b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 xx OK\r\n\r\n",
      b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
      b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
      b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
