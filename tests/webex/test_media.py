@@ -1,5 +1,6 @@
 """Downloads: from which hosts, without which header, and what each answer means."""
 
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from include.sandbox.server import Sandbox
 from include.webex.connection import DEFAULT_MEDIA_HOSTS
 from include.webex.media import (
     DownloadBroken,
+    DownloadChanged,
     DownloadExpired,
     DownloadGone,
     DownloadRefused,
@@ -20,6 +22,7 @@ from include.webex.media import (
     MediaClient,
 )
 from tests.builders import NOW_MS, a_client_of
+from tests.http.raw_server import Caller, a_raw_server, answer_of
 from tests.sources import read_all
 from tests.webex.web_server import a_server, reply, reply_raw
 
@@ -426,3 +429,245 @@ def test_looks_and_downloads_share_a_connection():
         client.close()
 
     assert len(connections) == 1
+
+
+# A download that goes on where it broke off
+
+
+CONTENT = bytes(range(256)) * (10 << 10)  # 2.5 MiB
+MIB = 1 << 20
+Serve = Callable[[int, dict[str, str]], bytes]
+
+
+def rest_of(content: bytes, start: int, **headers: str) -> bytes:
+    told = {"Content_Range": f"bytes {start}-{len(content) - 1}/{len(content)}", "ETag": '"e"'}
+    return answer_of(content[start:], "206 Partial Content", **(told | headers))
+
+
+def broken_download(
+    then: Serve, *, after: int = MIB + 1000, etag: str = 'ETag: "e"\r\n'
+) -> tuple[bytes | ArchiveError, list[dict[str, str]], list[float]]:
+    """What came of a download that breaks off after some bytes; the headers of each request, and the waits."""
+    seen: list[dict[str, str]] = []
+    waits: list[float] = []
+    first = f"HTTP/1.1 200 OK\r\n{etag}Content-Length: {len(CONTENT)}\r\n\r\n".encode()
+
+    def serve(caller: Caller) -> None:
+        headers = caller.request()[1]
+        seen.append(headers)
+        caller.send(first + CONTENT[:after] if len(seen) == 1 else then(len(seen), headers))
+
+    with a_raw_server(serve) as server:
+        client = MediaClient(("127.0.0.1",), timeout_seconds=(2.0, 0.5), sleep=waits.append)
+        try:
+            with client.open(SecretStr(f"{server.url()}/k?X-Amz-Signature=5ec7e7")) as download:
+                return read_all(download), seen, waits
+        except ArchiveError as error:
+            found = error
+        finally:
+            client.close()
+    assert "5ec7e7" not in "".join(traceback.format_exception(found))
+    return found, seen, waits
+
+
+def start_of(headers: dict[str, str]) -> int:
+    return int(headers["range"].removeprefix("bytes=").removesuffix("-"))
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped():
+    def then(number: int, headers: dict[str, str]) -> bytes:
+        whole = rest_of(CONTENT, start_of(headers))
+        return whole[: MIB + 2000] if number == 2 else whole
+
+    found, seen, _ = broken_download(then)
+
+    assert found == CONTENT
+    assert "range" not in seen[0]
+    starts = [start_of(headers) for headers in seen[1:]]
+    assert len(starts) == 2
+    assert MIB <= starts[0] <= MIB + 1000
+    assert 2 * MIB <= starts[1] <= 2 * MIB + 3000
+    assert [headers["if-match"] for headers in seen[1:]] == ['"e"', '"e"']
+    assert not any("authorization" in headers for headers in seen)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda number, headers: answer_of(CONTENT, ETag='"e"'),
+        lambda number, headers: answer_of(b"", "412 Precondition Failed"),
+        lambda number, headers: rest_of(CONTENT, start_of(headers), ETag='"other"'),
+        lambda number, headers: rest_of(CONTENT, start_of(headers) + 1),
+        lambda number, headers: rest_of(CONTENT, start_of(headers) - 1),
+        lambda number, headers: rest_of(CONTENT + b"more", start_of(headers)),
+        lambda number, headers: rest_of(CONTENT, start_of(headers), Content_Range="bytes 0-1/*"),
+        lambda number, headers: answer_of(CONTENT[-1000:], "206 Partial Content", ETag='"e"'),
+    ],
+    ids=["200", "412", "other ETag", "later", "earlier", "longer", "odd range", "no range"],
+)
+def test_the_rest_of_another_content_is_never_taken(then: Serve):
+    found, seen, _ = broken_download(then)
+
+    assert isinstance(found, DownloadChanged)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "requests"),
+    [("503 Slow", DownloadBroken, 5), ("403 Forbidden", DownloadExpired, 2),
+     ("404 Not Found", DownloadGone, 2), ("302 Found", DownloadRefused, 2)],
+)  # fmt: skip
+def test_a_refusal_of_the_rest_has_its_own_meaning(
+    status: str, error: type[ArchiveError], requests: int
+):
+    found, seen, waits = broken_download(lambda number, headers: answer_of(b"", status))
+
+    assert type(found) is error
+    assert len(seen) == requests
+    assert len(waits) == requests - 2
+
+
+def test_a_host_in_trouble_is_asked_for_the_rest_again():
+    found, seen, waits = broken_download(
+        lambda number, headers: (
+            rest_of(CONTENT, start_of(headers)) if number == 4 else answer_of(b"", "503 Slow")
+        )
+    )
+
+    assert found == CONTENT
+    assert (len(seen), len(waits)) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("after", "etag"),
+    [(MIB - 1000, 'ETag: "e"\r\n'), (MIB + 1000, ""), (MIB + 1000, 'ETag: W/"e"\r\n')],
+    ids=["less than a MiB", "no ETag", "weak ETag"],
+)
+def test_what_cannot_go_on_safely_is_fetched_anew_by_the_caller(after: int, etag: str):
+    found, seen, _ = broken_download(
+        lambda number, headers: answer_of(CONTENT), after=after, etag=etag
+    )
+
+    assert isinstance(found, DownloadBroken)
+    assert not isinstance(found, DownloadChanged)
+    assert len(seen) == 1
+
+
+def test_a_host_that_always_breaks_off_is_given_up():
+    found, seen, _ = broken_download(
+        lambda number, headers: rest_of(CONTENT, start_of(headers))[:MIB // 2]
+    )  # fmt: skip
+
+    assert isinstance(found, DownloadBroken)
+    assert len(seen) == 2
+
+
+# Hosts whose name has a private address
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Lets every name have these addresses, one answer after the other; the names that were asked for."""
+
+    def become(*answers: list[str]) -> list[str]:
+        asked: list[str] = []
+        left = list(answers)
+
+        def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[Any]:
+            asked.append(host)
+            addresses = left.pop(0) if len(left) > 1 else left[0]
+            return [
+                (
+                    socket.AF_INET6 if ":" in address else socket.AF_INET,
+                    socket.SOCK_STREAM, 6, "", (address, port, 0, 0) if ":" in address else (address, port),
+                )
+                for address in addresses
+            ]  # fmt: skip
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return asked
+
+    return become
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["127.0.0.1"], ["169.254.169.254"], ["::1"], ["10.1.2.3"], ["192.168.0.1"], ["0.0.0.0"],
+     ["::ffff:127.0.0.1"], ["fe80::1%lo"], ["fd00:ec2::254"], ["100.64.0.1"],
+     ["8.8.8.8", "127.0.0.1"], ["2001:4860:4860::8888", "10.0.0.1"]],
+    ids=repr,
+)  # fmt: skip
+def test_a_name_with_a_private_address_is_refused(
+    resolver: Callable[..., list[str]], addresses: list[str]
+):
+    resolver(addresses)
+
+    with a_raw_server(lambda caller: caller.send(answer_of(b"secret"))) as server:
+        for hosts in (DEFAULT_MEDIA_HOSTS, ("*",), ("*.amazonaws.com",)):
+            with pytest.raises(DownloadRefused, match=r"private address.*media_hosts"):
+                fetch(f"https://bucket.s3.amazonaws.com:{server.port}/k", *hosts)
+
+    assert server.connections == 0
+
+
+def test_a_name_that_is_listed_literally_may_have_a_private_address(
+    resolver: Callable[..., list[str]],
+):
+    resolver(["127.0.0.1"])
+
+    with a_raw_server(lambda caller: caller.send(answer_of(b"body"))) as server:
+        assert fetch(f"http://media.example.com:{server.port}/k", "media.example.com") == b"body"
+        assert fetch(server.url("media.example.com"), f"media.example.com:{server.port}") == b"body"
+
+
+def test_the_connection_goes_to_the_address_that_was_looked_at(
+    resolver: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """A name that has a public address first and a private one afterwards (DNS rebinding)."""
+    asked = resolver(["203.0.114.7"], ["127.0.0.1"])
+    reached: list[Any] = []
+
+    class Socket(socket.socket):
+        def connect(self, address: Any, /) -> None:
+            reached.append(address)
+            raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "socket", Socket)
+
+    with pytest.raises(DownloadBroken):
+        fetch("https://bucket.s3.amazonaws.com/k", *DEFAULT_MEDIA_HOSTS)
+
+    assert asked == ["bucket.s3.amazonaws.com"]
+    assert reached == [("203.0.114.7", 443)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://s3.amazonaws.com/b/k", "http://bucket.s3.amazonaws.com/k", "http://s3.amazonaws.com:443/b/k"],
+)  # fmt: skip
+@pytest.mark.parametrize("more", [(), ("s3.amazonaws.com",)], ids=["default", "and one of them"])
+def test_the_default_hosts_are_never_asked_in_plain(url: str, more: tuple[str, ...]):
+    assert not is_allowed(url, *DEFAULT_MEDIA_HOSTS, *more)
+
+
+@pytest.mark.parametrize("port", ["65536", "99999"])
+def test_no_port_is_beyond_the_last(port: str):
+    assert not is_allowed(f"https://bucket.s3.amazonaws.com:{port}/k")
+
+
+def test_port_0_reaches_nobody():
+    with pytest.raises((DownloadBroken, DownloadRefused)):
+        fetch("http://127.0.0.1:0/k", "127.0.0.1")
+
+
+def test_a_fragment_is_not_sent():
+    seen: list[str] = []
+
+    def serve(caller: Caller) -> None:
+        seen.append(caller.request()[0])
+        caller.send(answer_of(b"body"))
+
+    with a_raw_server(serve) as server:
+        fetch(f"{server.url()}/k?a=%2F+ b#frag?ment")
+
+    assert seen == ["GET /k?a=%2F+%20b HTTP/1.1"]
