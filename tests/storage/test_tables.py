@@ -1,9 +1,12 @@
 """The Parquet files: the documented columns in any case, and each row once."""
 
 import io
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +32,7 @@ from tests.storage.buckets import CONDITIONAL
 from tests.storage.rows import NOON, a_capture_row, a_contact_task_row, rows_of
 
 KEY = ObjectKey("tables/contact_tasks/org_id=o/created_date=2026-03-01/12.parquet")
+ROOT = Path(__file__).parents[2]
 TEXT = "string"
 TIME = "timestamp[us, tz=UTC]"
 ORG = "dictionary<values=string, indices=int32, ordered=0>"
@@ -278,3 +282,27 @@ def test_a_damaged_partition_is_not_replaced(bucket_on):
 def test_a_condition_that_failed_is_no_error_for_the_caller():
     """ConditionFailed is a matter between the store and whoever merges again."""
     assert not issubclass(ConditionFailed, (PermanentError, TransientError))
+
+
+_WITHOUT_PANDAS = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"pandas", "numpy"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+from include.storage.tables import from_parquet, to_parquet
+from tests.storage.rows import a_capture_row
+rows = [a_capture_row()]
+assert from_parquet(to_parquet(rows, type(rows[0])), type(rows[0])) == rows
+import include.pipelines.archive_captures
+loaded = {"pandas", "numpy", "pyarrow.dataset"} & sys.modules.keys()
+assert not loaded, loaded
+"""
+
+
+def test_a_process_needs_neither_pandas_nor_numpy():
+    """Each of twenty Airflow workers would pay for them: a second, and memory."""
+    subprocess.run([sys.executable, "-c", _WITHOUT_PANDAS], check=True, timeout=60, cwd=ROOT)
