@@ -153,6 +153,7 @@ def archive_shard(
         CapturesFailed: At the end, naming how many failed and which; all rows are kept all the same.
         PermanentError: The plan is gone; the whole run must be repeated.
     """
+    archive.store.learn_whether_it_checks(archive.working_file("probe"))
     planned = _in_order(_read_plan(archive, _TO_QUERY))[shard.first : shard.first + shard.count]
     bucket = BucketView(archive, planned)
     query = CapturesQuery(client, options.captures, bucket.names_given)

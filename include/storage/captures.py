@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from include.domain.object_keys import Kind, ObjectKey
-from include.storage.formats import FormatCheck, format_check_for
+from include.storage.formats import FormatCheck, Implausible, format_check_for
 from include.storage.object_store import Condition, ObjectStore, Source, StoredCopy
 
 
@@ -66,6 +66,10 @@ def store_capture(
         ConditionFailed: Somebody else wrote the object.
         ArchiveError: What the source or the store raise.
     """
+    if (size_bytes or 0) > store.max_object_bytes:
+        raise Implausible(
+            f"The file is announced with {size_bytes} bytes, which is more than the store takes."
+        )
     checked = _Checked(source, format_check_for(kind, file_name))
     found_format = ""
 
@@ -77,7 +81,7 @@ def store_capture(
         if expected_sha256 not in {None, copy.sha256}:
             raise ContentChanged(copy.sha256)
 
-    copy = store.write_stream(key, checked, size_bytes, condition, approve)
+    copy = store.write_stream(key, checked, condition, approve)
     return StoredCapture(copy.size_bytes, copy.sha256, found_format, copy.etag)
 
 

@@ -16,9 +16,14 @@ _HEAD_BYTES = 512
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_JSON_DEPTH = 200
 _MAX_TOP_LEVEL_KEYS = 64
-_ERROR_MEMBERS = frozenset(
-    {"error", "errors", "message", "code", "status", "key", "trackingid", "timestamp", "path"}
+# Cisco's own two shapes, and those of gateways, S3, Spring and RFC 9457, in lower case.
+_TELLS_AN_ERROR = frozenset(
+    {"error", "errors", "message", "fault", "detail", "exception", "__type", "error_description"}
 )
+_ERROR_MEMBERS = _TELLS_AN_ERROR | {
+    *("code", "details", "hostid", "instance", "key", "path", "reason", "request_id", "requestid"),
+    *("resource", "status", "statuscode", "timestamp", "title", "trace", "trackingid", "type"),
+}
 # A RIFF header that says 0 or all ones was written before its writer knew the length.
 _UNKNOWN_RIFF_SIZES = frozenset({0, 0xFFFFFFFF})
 
@@ -90,7 +95,10 @@ class WavCheck:
         riff_size: int = struct.unpack("<I", self._head[4:8])[0]
         tells_no_size = riff_size in _UNKNOWN_RIFF_SIZES or self._head[:4] == b"RF64"
         is_short = not tells_no_size and riff_size + 8 > size_bytes
-        if not is_length_announced and (tells_no_size or is_short):
+        is_exact = (
+            not tells_no_size and riff_size + 8 <= size_bytes <= riff_size + 9
+        )  # a byte to pad
+        if not is_length_announced and not is_exact:
             raise Implausible(
                 f"The length of the WAV file cannot be proved: {size_bytes} bytes came."
             )
@@ -153,7 +161,7 @@ class JsonCheck:
         if self._kind not in {"start_map", "start_array"}:
             raise Implausible("The body is not a JSON object.")
         names = {name.lower() for name in self._top_level}
-        if names & {"error", "errors", "message"} and names <= _ERROR_MEMBERS:
+        if names & _TELLS_AN_ERROR and names <= _ERROR_MEMBERS:
             raise Implausible("The body is an error message instead of a transcript.")
         if "vcon" in names:
             return "vcon"

@@ -17,11 +17,13 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from urllib3.exceptions import HTTPError
 
 from include.domain.errors import PermanentError, TransientError
 from include.domain.object_keys import ObjectKey
 from include.http.connection_pool import ConnectionPool
 from include.storage.put_requests import (
+    PASSING_CODES,
     Checksum,
     OtherBytesStored,
     Put,
@@ -123,6 +125,9 @@ class ObjectStore:
         connections: Of the PUT requests; made from the client's settings where none are given.
         sleep: Waits between attempts to put something.
 
+    Attributes:
+        max_object_bytes: What ten thousand parts hold, which is all that S3 takes.
+
     Raises (every method):
         PermanentError: Bucket, key pair or rights are wrong; the sentence names the field.
         TransientError: The store is in trouble or out of reach.
@@ -141,6 +146,7 @@ class ObjectStore:
         self._part_bytes = part_bytes
         self._puts = PutRequests(client, bucket, connections, sleep)
         self._buffers: deque[bytearray] = deque()
+        self.max_object_bytes = part_bytes * _MAX_PARTS
         client.meta.events.register(
             "before-parse.s3.ListObjectsV2", _times_as_seconds, unique_id="archive-listing-times"
         )
@@ -150,6 +156,16 @@ class ObjectStore:
         with self._named_errors():
             self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
 
+    def learn_whether_it_checks(self, probe: ObjectKey) -> None:
+        """Try whether the store refuses bytes that do not have the checksum of their PUT.
+
+        Where it does, its word is enough; elsewhere the MD5 of every copy is compared. Nothing stays under
+        the key, or, should this process die, in the place of working files.
+        """
+        with self._named_errors():
+            if self._puts.learn_whether_it_checks(probe):
+                self._client.delete_object(Bucket=self.bucket, Key=probe)
+
     def list(self, prefix: str, start_after: str = "") -> Iterator[StoredObject]:
         """All objects whose key begins with the prefix and comes after another one, in the order of keys."""
         with self._named_errors():
@@ -157,6 +173,7 @@ class ObjectStore:
                 Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
             )
             for page in pages:
+                _ = page["Name"]  # which every listing has, and no page of a proxy
                 for item in page.get("Contents", []):
                     if item["Key"] <= start_after:  # pyright: ignore[reportTypedDictNotRequiredAccess]
                         continue  # rclone starts at the beginning when no object has this very key
@@ -166,6 +183,7 @@ class ObjectStore:
         """The object whose key comes first of those that begin with the prefix."""
         with self._named_errors():
             found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
+            _ = found["Name"]
             for item in found.get("Contents", []):
                 return _stored_object(item)
         return None
@@ -240,6 +258,8 @@ class ObjectStore:
                     return found[1]
                 # Only what was stored just now may be replaced: not what another writer put there since.
                 condition = Condition(found[1] if found else None)
+        with suppress(PermanentError):  # not everybody may delete; the run has failed in any case
+            self.delete([key])
         raise OtherBytesKept(
             f"The object store keeps other bytes than were sent to it under {key}."
         )
@@ -268,7 +288,6 @@ class ObjectStore:
         self,
         key: ObjectKey,
         source: Source,
-        size_bytes: int | None,
         condition: Condition | None = None,
         approve: Callable[[StoredCopy], None] | None = None,
     ) -> StoredCopy:
@@ -281,7 +300,6 @@ class ObjectStore:
         Args:
             key: Where to.
             source: The bytes; its errors pass through.
-            size_bytes: The announced length, which only chooses the size of the parts.
             condition: When the object may appear; as for `write`.
             approve: Called with length and SHA-256 of all the bytes, before the object appears; its errors
                 pass through.
@@ -290,8 +308,11 @@ class ObjectStore:
             ConditionFailed: The condition does not hold; nothing of this stream is left.
             OtherBytesKept: The store keeps other bytes than were sent; nothing of them is left.
         """
-        parts = _Parts(source, max(self._part_bytes, -(-(size_bytes or 0) // _MAX_PARTS)), approve)
-        buffer = self._buffer(parts.part_bytes)
+        parts = _Parts(source, self._part_bytes, approve)
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = bytearray(self._part_bytes + 1)
         upload_id = ""
         uploaded: list[dict[str, Any]] = []
         try:
@@ -299,7 +320,8 @@ class ObjectStore:
                 while True:
                     body = parts.fill(view)
                     if parts.is_last and not upload_id:
-                        etag = self._put_whole(key, body, parts, condition)
+                        checksum = Checksum.of_sha256(parts.digest.digest())
+                        etag = self._put(key, body, checksum, condition)
                         break
                     upload_id = upload_id or self._begin_upload(key)
                     uploaded.append(self._upload_part(key, upload_id, len(uploaded) + 1, body))
@@ -310,25 +332,9 @@ class ObjectStore:
             if upload_id:
                 self._abort_upload(key, upload_id)
             raise
-        if len(buffer) == self._part_bytes + 1:
+        finally:
             self._buffers.append(buffer)
         return replace(parts.copy(), etag=etag)
-
-    def _buffer(self, part_bytes: int) -> bytearray:
-        """One for a part and the byte after it, used again and again; that of a giant's parts is not kept."""
-        if part_bytes == self._part_bytes:
-            with suppress(IndexError):
-                return self._buffers.pop()
-        return bytearray(part_bytes + 1)
-
-    def _put_whole(
-        self, key: ObjectKey, body: memoryview, parts: "_Parts", condition: Condition | None
-    ) -> str:
-        try:
-            return self._put(key, body, Checksum.of_sha256(parts.digest.digest()), condition)
-        except OtherBytesKept:
-            self.delete([key])
-            raise
 
     def _begin_upload(self, key: ObjectKey) -> str:
         with self._named_errors():
@@ -369,7 +375,7 @@ class ObjectStore:
                 UploadId=upload_id,
                 MultipartUpload=cast("Any", {"Parts": uploaded}),
                 **cast("Any", {names[name]: value for name, value in conditions.items()}),
-            ).get("ETag", ""),
+            )["ETag"],
         )
 
     def _abort_upload(self, key: ObjectKey, upload_id: str) -> None:
@@ -430,7 +436,12 @@ class ObjectStore:
                 "The S3 client refuses the request before it is sent: correct the extra field "
                 f"service_config.s3.bucket_name of the connection {CONNECTION_ID}, such as my-archive."
             ) from None
-        except (BotoCoreError, OSError) as error:
+        except KeyError:
+            raise TransientError(
+                "The object store gave an answer that is not one of S3: look for a proxy or a sign-in page in front "
+                f"of the extra field endpoint_url of the connection {CONNECTION_ID}."
+            ) from None
+        except (BotoCoreError, HTTPError, OSError) as error:
             raise TransientError(
                 f"The object store cannot be reached ({type(error).__name__}): check the network and the extra "
                 f"field endpoint_url of the connection {CONNECTION_ID}."
@@ -449,21 +460,23 @@ class ObjectStore:
                 f"(secret access key) of the connection {CONNECTION_ID}."
             )
         if status == 403:
-            return PermanentError(
+            sentence = (
                 f"The object store denies {error.operation_name} on the bucket {self.bucket} ({code}): check login "
                 f"and password of the connection {CONNECTION_ID}, and that they may list, read, write and "
                 "delete (docs/configuration.md has the policy)."
             )
+            if code == "RequestTimeTooSkewed":
+                sentence = (
+                    "The clocks of this machine and of the object store differ by more than a quarter of an hour: "
+                    "set this machine's right."
+                )
+            return PermanentError(sentence)
         if code in _WRONG_REGION:
             return PermanentError(
                 f"The bucket {self.bucket} is in another region: correct the extra field region_name of the "
                 f"connection {CONNECTION_ID}."
             )
-        if (
-            status >= 500
-            or status in {408, 429}
-            or code in {"SlowDown", "RequestTimeout", "Throttling", "NoSuchUpload"}
-        ):
+        if status >= 500 or status in {408, 429} or code in {*PASSING_CODES, "NoSuchUpload"}:
             return TransientError(
                 f"The object store answered {status} {code} to {error.operation_name}."
             )

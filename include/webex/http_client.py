@@ -68,6 +68,10 @@ class Refused(PermanentError):
         self.explanation = SecretStr(explanation)
 
 
+class Redirected(TransientError):
+    """3xx: never followed. It may be a load balancer's during maintenance; if it stays, a setting is wrong."""
+
+
 class Unauthorized(PermanentError):
     """401: the access token is not accepted (any more)."""
 
@@ -80,7 +84,7 @@ class WebexClient:
 
     - 429: the rate budget pauses for Retry-After, for all who share it, and the request is repeated for
       two hours. It counts as no attempt of what follows.
-    - 5xx, 408, 425, a broken connection, an answer that is none, a rate budget out of reach: six attempts,
+    - 3xx, 5xx, 408, 425, a broken connection, an answer that is none, a rate budget out of reach: six attempts,
       with waits of at most 1, 2, 4, 8 and 16 seconds between them, drawn at random.
     - 401: the access token is read again once, since another Airflow task may have refreshed it.
     - Everything else, an answer of another org included, is never repeated.
@@ -172,7 +176,10 @@ class WebexClient:
             reraise=True,
         )
         # One in the other: being throttled uses up no attempt, and trouble no patience with a 429.
-        return patience(attempts, self._send_with_current_token, send)
+        try:
+            return patience(attempts, self._send_with_current_token, send)
+        except Redirected as redirect:
+            raise PermanentError(str(redirect)) from None
 
     def _pause_all(self, state: tenacity.RetryCallState) -> None:
         """The next request of anybody would be refused too, and might lengthen the pause."""
@@ -291,7 +298,8 @@ def _check_status(response: requests.Response, content: bytes, path: str, base_u
             "scope cjp:config_read and is authorised in Control Hub for the org, and check the host of the connection "
             f"{CONNECTION_ID} and its extra field org_id."
         )
-    raise PermanentError(
+    error_type = Redirected if 300 <= status < 400 else PermanentError
+    raise error_type(
         f"{path} answered {status}{tracking}: {base_url} is not the API of your org's data centre; "
         f"check the host of the connection {CONNECTION_ID}."
     )

@@ -41,6 +41,8 @@ _URL_WITH_HOST = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?=[/?]|\Z)",
     re.ASCII | re.IGNORECASE,
 )
+# IPv4 in the last 32 bits: compatible addresses, and the two prefixes of NAT64 (RFC 6052, RFC 8215).
+_CARRY_IPV4 = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 _ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,60})\s*</Code>")
 
 
@@ -293,7 +295,9 @@ class MediaClient:
             )
         target = url[match.end() :].partition("#")[0]
         target = target if target.startswith("/") else f"/{target}"
-        return Endpoint(scheme, host, number), quote(target, safe=_SENT_AS_THEY_ARE)
+        return Endpoint(scheme, host, number), quote(
+            target, _SENT_AS_THEY_ARE, errors="surrogatepass"
+        )
 
 
 def _beginning(answer: Answer) -> bytes:
@@ -316,8 +320,19 @@ def _is_private(host: str) -> bool:
             address = ipaddress.ip_address(socket.inet_aton(host))
         except (OSError, ValueError):
             return host == "localhost" or host.endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None)
-    return not (mapped or address).is_global
+    meant = _carried(address) or address
+    return not meant.is_global or meant.is_multicast or meant.is_reserved
+
+
+def _carried(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside one of IPv6, where the network leads the one to the other."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if any(address in network for network in _CARRY_IPV4):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
 
 
 def _refusal(status: int, body: bytes, retry_after: str | None) -> ArchiveError:
@@ -329,7 +344,8 @@ def _refusal(status: int, body: bytes, retry_after: str | None) -> ArchiveError:
         return DownloadExpired(f"The media host answered {told}.")
     if status == 404:
         return DownloadGone(f"The media host answered {told}: purged before it could be copied.")
-    if status in {408, 425, 429} or status >= 500 or status == 200:
+    # A redirect is never followed; it may be a sorry page's, and pass.
+    if status in {200, 408, 425, 429} or 300 <= status < 400 or status >= 500:
         seconds = retry_after_seconds(retry_after) if retry_after else 0.0
         return DownloadBroken(f"The media host answered {told}.", seconds)
     return DownloadRefused(f"The media host answered {told}.")

@@ -255,12 +255,11 @@ class WatchedStore(ObjectStore):
         self,
         key: ObjectKey,
         source: Any,
-        size_bytes: int | None,
         condition: Any = None,
         approve: Any = None,
     ) -> StoredCopy:
         self._written[key] = self._centre.now
-        return super().write_stream(key, source, size_bytes, condition, approve)
+        return super().write_stream(key, source, condition, approve)
 
     def delete(self, keys: Any) -> None:
         for key in keys:

@@ -388,7 +388,7 @@ def test_a_store_in_trouble_fails_the_shard_for_another_try_and_marks_no_capture
     [shard] = pipeline.plan_shards(hour, centre.client, archive, options)
 
     class FullStore(type(archive.store)):
-        def write_stream(self, key, source, size_bytes, condition=None, approve=None):
+        def write_stream(self, key, source, condition=None, approve=None):
             raise TransientError("The object store answered 507.")
 
     full = replace(archive, store=FullStore(centre.s3, centre.bucket))

@@ -37,7 +37,8 @@ XML = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
 PLAUSIBLE: dict[str, tuple[str | None, Kind, bytes, bool, str]] = {
     "wav-announced": ("call.wav", "recording", WAV, True, "wav"),
     "wav-that-proves-its-length": ("CALL.WAV", "recording", WAV, False, "wav"),
-    "wav-with-a-trailing-chunk": ("call.wav", "recording", WAV + b"LIST", False, "wav"),
+    "wav-with-a-trailing-chunk": ("call.wav", "recording", WAV + b"LIST", True, "wav"),
+    "wav-padded-to-an-even-length": ("call.wav", "recording", WAV + b"\0", False, "wav"),
     "wav-cut-at-its-source": ("call.wav", "recording", WAV[:300], True, "wav_truncated"),
     "wav-without-a-name": (None, "recording", WAV, True, "wav"),
     "wav-with-another-ending": ("call.bin", "recording", WAV[:300], True, "wav_truncated"),
@@ -108,6 +109,7 @@ REFUSED: dict[str, tuple[str | None, Kind, bytes, bool, str]] = {
     "html-for-media": ("s.mp4", "screen_recording", HTML, True, "markup or JSON"),
     "html-after-a-byte-order-mark": ("s.mp4", "screen_recording", BOM + HTML, True, "markup or JSON"),
     "error-for-media": ("s.mp4", "screen_recording", ERROR, True, "markup or JSON"),
+    "wav-longer-than-it-says": ("call.wav", "recording", WAV + bytes(1000), False, "cannot be proved"),
     "media-of-unknown-length": ("s.mp4", "screen_recording", b"\0\0\0\x18ftyp", False, "cannot be proved"),
 }  # fmt: skip
 

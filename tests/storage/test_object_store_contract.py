@@ -228,7 +228,7 @@ def test_a_condition_in_a_missing_bucket_is_no_lost_race(bucket_on, server_name)
 def test_a_stream_is_stored_whole_with_its_size_and_digest(bucket, size):
     content = CONTENT[:size]
 
-    copy = bucket.store.write_stream(KEY, Pieces(chunks_of(content)), size)
+    copy = bucket.store.write_stream(KEY, Pieces(chunks_of(content)))
 
     assert (copy.size_bytes, copy.sha256) == (size, hashlib.sha256(content).hexdigest())
     assert bucket.store.head(KEY).size_bytes == size
@@ -240,22 +240,10 @@ def test_a_stream_of_unknown_length_and_odd_chunks_is_stored_whole(bucket_on):
     bucket = bucket_on("rclone")
     pieces = [b"", CONTENT[: 3 * CHUNK], b"", CONTENT[3 * CHUNK :], b""]
 
-    copy = bucket.store.write_stream(KEY, Pieces(pieces), None)
+    copy = bucket.store.write_stream(KEY, Pieces(pieces))
 
     assert copy.sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert bucket.store.read(KEY)[0] == CONTENT
-
-
-def test_an_announced_length_beyond_ten_thousand_parts_makes_larger_parts(bucket_on):
-    """S3 takes 10,000 parts: a part must grow for what is larger than 80 GB; here only announced."""
-    bucket = bucket_on("moto")
-    announced = 10_000 * (PART_BYTES + 1)
-
-    bucket.store.write_stream(KEY, Pieces(chunks_of(CONTENT)), announced)
-
-    assert bucket.store.read(KEY)[0] == CONTENT
-    parts = -(-SIZE // (PART_BYTES + 1))
-    assert bucket.store.head(KEY).etag.endswith(f'-{parts}"')
 
 
 class BrokenOff(Exception):
@@ -275,7 +263,7 @@ def test_a_stream_that_breaks_off_leaves_nothing(bucket, received):
         raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        bucket.store.write_stream(KEY, Pieces(breaking_off()), SIZE)
+        bucket.store.write_stream(KEY, Pieces(breaking_off()))
 
     assert keys_of(bucket.store) == []
     assert bucket.open_uploads() == []
@@ -291,7 +279,7 @@ def test_a_stream_that_breaks_off_leaves_an_older_object_as_it_was(bucket, recei
         raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        bucket.store.write_stream(KEY, Pieces(breaking_off()), SIZE)
+        bucket.store.write_stream(KEY, Pieces(breaking_off()))
 
     assert bucket.store.read(KEY) == (b"older", older.etag)
     assert bucket.open_uploads() == []
@@ -309,7 +297,7 @@ def test_an_upload_swept_by_another_process_still_tells_what_broke_the_stream(bu
         raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        bucket.store.write_stream(KEY, Pieces(swept_and_broken_off()), None)
+        bucket.store.write_stream(KEY, Pieces(swept_and_broken_off()))
 
 
 # Streams on condition
@@ -321,7 +309,7 @@ BY_PARTS = pytest.mark.parametrize("size", [1_000, SIZE], ids=["at once", "in pa
 def is_stored(store: ObjectStore, content: bytes, condition: Condition | None) -> bool:
     """Whether the object appeared, where it might not."""
     try:
-        store.write_stream(KEY, Pieces(chunks_of(content)), len(content), condition)
+        store.write_stream(KEY, Pieces(chunks_of(content)), condition)
     except ConditionFailed:
         return False
     return True
@@ -457,7 +445,7 @@ def chunks():
     print("two parts are there", flush=True)
     time.sleep(100)
 
-ObjectStore(client, bucket).write_stream(key, Pieces(chunks()), None)
+ObjectStore(client, bucket).write_stream(key, Pieces(chunks()))
 """
 
 
@@ -550,10 +538,10 @@ def peak_mb():
 
 store = ObjectStore(s3_client(sys.argv[1], aws_access_key_id=sys.argv[3],
                               aws_secret_access_key=sys.stdin.readline().strip()), sys.argv[2])
-store.write_stream("small", Pieces([b"warm"]), None)
+store.write_stream("small", Pieces([b"warm"]))
 before = peak_mb()
 chunk = bytes(range(256)) * 4096
-assert store.write_stream("large", Pieces(chunk for _ in range(300)), None).size_bytes == 300 << 20
+assert store.write_stream("large", Pieces(chunk for _ in range(300))).size_bytes == 300 << 20
 print(peak_mb() - before)
 """
 

@@ -26,7 +26,7 @@ EVERY_METHOD: dict[str, Callable[[ObjectStore], object]] = {
     "iter_bytes": lambda store: list(store.iter_bytes(KEY)),
     "write": lambda store: store.write(KEY, b"body"),
     "write_on_condition": lambda store: store.write(KEY, b"body", Condition(etag='"0"')),
-    "write_stream": lambda store: store.write_stream(KEY, Pieces([b"body"]), 4),
+    "write_stream": lambda store: store.write_stream(KEY, Pieces([b"body"])),
     "delete": lambda store: store.delete([KEY]),
 }
 every_method = pytest.mark.parametrize("use", EVERY_METHOD.values(), ids=EVERY_METHOD.keys())
