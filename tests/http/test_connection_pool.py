@@ -150,7 +150,7 @@ def test_a_request_without_an_answer_in_time_is_not_sent_again():
         caller.request()
         caller.wait_for_end()
 
-    with a_raw_server(serve) as server, a_pool(read_seconds=0.2) as pool:
+    with a_raw_server(serve) as server, a_pool(read_seconds=0.5) as pool:
         ask(pool, at(server))
         with pytest.raises(TimeoutError):
             ask(pool, at(server))
@@ -446,7 +446,7 @@ def test_what_does_not_come_in_time_is_an_error(serve: Callable[[Caller], None])
         start = time.monotonic()
         with pytest.raises(TimeoutError):
             ask(pool, at(server))
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 3
 
 
 def test_a_server_that_reads_nothing_is_an_error_in_time():
@@ -462,11 +462,11 @@ def test_a_slow_reader_is_not_held_against_the_server():
     """What this end does with the bytes, an upload, takes its time; only waiting for bytes counts."""
     with (
         a_raw_server(answers(raw=answer_of(LARGE[:100_000]))) as server,
-        a_pool(read_seconds=0.2) as pool,
+        a_pool(read_seconds=0.5) as pool,
         pool.request(at(server), "GET", "/", {}) as answer,
     ):
         answer.read(1000)
-        time.sleep(0.3)
+        time.sleep(0.7)
         assert len(read_all(answer)) == 99_000
 
 

@@ -49,9 +49,10 @@ PART = Put("UploadPart", KEY, BODY, Checksum.of_part(memoryview(BODY)), {"partNu
 _numbers = itertools.count(1)
 
 
-def client_of(url: str, attempts: int = 5, **options: Any) -> Any:
+def client_of(url: str, attempts: int = 5, read_timeout: float = 5, **options: Any) -> Any:
     retries: Any = {"mode": "standard", "total_max_attempts": attempts}
-    return s3_client(url, config=Config(retries=retries, connect_timeout=2, read_timeout=1), **options)  # fmt: skip
+    config = Config(retries=retries, connect_timeout=2, read_timeout=read_timeout)
+    return s3_client(url, config=config, **options)
 
 
 def put_with(*raw: bytes, put: Put = PUT, attempts: int = 5) -> tuple[str, int, list[float]]:
@@ -74,7 +75,8 @@ def put_with(*raw: bytes, put: Put = PUT, attempts: int = 5) -> tuple[str, int, 
                 return
 
     with a_raw_server(serve) as server:
-        puts = PutRequests(client_of(server.url(), attempts), "b", sleep=waits.append)
+        patience = 1 if STALL in raw else 5
+        puts = PutRequests(client_of(server.url(), attempts, patience), "b", sleep=waits.append)
         try:
             etag = puts.send(put)
         except Exception as error:

@@ -458,7 +458,7 @@ def broken_download(
         caller.send(first + CONTENT[:after] if len(seen) == 1 else then(len(seen), headers))
 
     with a_raw_server(serve) as server:
-        client = MediaClient(("127.0.0.1",), timeout_seconds=(2.0, 0.5), sleep=waits.append)
+        client = MediaClient(("127.0.0.1",), timeout_seconds=(2.0, 5.0), sleep=waits.append)
         try:
             with client.open(SecretStr(f"{server.url()}/k?X-Amz-Signature=5ec7e7")) as download:
                 return read_all(download), seen, waits
