@@ -346,11 +346,14 @@ def _is_other(look: Look, found: CaptureRow) -> bool:
 
 
 def _stop(state: tenacity.RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    limit = (
-        MAX_ATTEMPTS_IF_IMPLAUSIBLE if isinstance(error, Implausible) else MAX_ATTEMPTS_IF_BROKEN
+    """Six attempts, of which three may be bodies that are not the file."""
+    counted = state.retry_object.statistics
+    if state.outcome and isinstance(state.outcome.exception(), Implausible):
+        counted["implausible"] = counted.get("implausible", 0) + 1
+    return (
+        state.attempt_number >= MAX_ATTEMPTS_IF_BROKEN
+        or counted.get("implausible", 0) >= MAX_ATTEMPTS_IF_IMPLAUSIBLE
     )
-    return state.attempt_number >= limit
 
 
 _backoff = tenacity.wait_exponential_jitter(initial=1, max=30)

@@ -4,6 +4,7 @@ Webex publishes neither checksum nor size, and error bodies have been stored as 
 (demands: 880 "successes" that were error pages). So each file is judged by its content, never by a status.
 """
 
+import re
 import struct
 from typing import Protocol
 
@@ -13,8 +14,13 @@ from include.domain.errors import ArchiveError
 from include.domain.object_keys import Kind
 
 _HEAD_BYTES = 512
+_PLAIN_TEXT = bytes((*b"\t\n\r", *range(0x20, 0x7F)))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_JSON_DEPTH = 200
+_MAX_STRING_BYTES = 4096
+_INSIDE_OF_A_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_CONTINUES_A_CHARACTER = bytes(range(0x80, 0xC0))  # in UTF-8
 _MAX_TOP_LEVEL_KEYS = 64
 # Cisco's own two shapes, and those of gateways, S3, Spring and RFC 9457, in lower case.
 _TELLS_AN_ERROR = frozenset(
@@ -64,7 +70,7 @@ def format_check_for(kind: Kind, file_name: str | None) -> FormatCheck:
         return JsonCheck()
     suffix = name.rpartition(".")[2]
     is_suffix = "." in name and suffix.isascii() and suffix.isalnum()
-    return OtherCheck(suffix[:16] if is_suffix else kind)
+    return OtherCheck(suffix[:16] if is_suffix else kind, is_media=kind != "transcript")
 
 
 class WavCheck:
@@ -115,6 +121,7 @@ class JsonCheck:
         self._top_level: set[str] = set()
         self._kind = ""
         self._beginning: bytes | None = b""
+        self._strings = _ShortStrings()
 
     def feed(self, chunk: bytes | memoryview) -> None:
         """Parse the next bytes."""
@@ -125,6 +132,7 @@ class JsonCheck:
                 return
             chunk = self._beginning.removeprefix(_BYTE_ORDER_MARK)
             self._beginning = None
+        chunk = self._strings.shortened(chunk)
         if not chunk:  # which means the end to the parser
             return
         try:
@@ -168,11 +176,58 @@ class JsonCheck:
         return "voice_transcript" if "responsecontents" in names else "json"
 
 
+class _ShortStrings:
+    """Shortens the strings of JSON text that passes: ijson keeps each whole, and a vCon may hold its sound in one.
+
+    Escapes inside of strings are left out, and what is beyond a few KB; neither is looked at.
+    """
+
+    def __init__(self) -> None:
+        self._is_inside = False
+        self._is_escaped = False
+        self._kept = 0
+        self._is_cut = False
+
+    def shortened(self, chunk: bytes) -> bytes:
+        """The next text, with shorter strings."""
+        kept: list[bytes] = []
+        position = 0
+        while position < len(chunk):
+            if self._is_escaped:
+                position, self._is_escaped = position + 1, False
+            elif not self._is_inside:
+                end = chunk.find(b'"', position) + 1 or len(chunk)
+                kept.append(chunk[position:end])
+                self._is_inside = chunk[end - 1 : end] == b'"'
+                self._kept, self._is_cut = 0, False
+                position = end
+            else:
+                end = _INSIDE_OF_A_STRING.match(chunk, position).end()  # pyright: ignore - it always matches
+                kept.append(self._beginning_of(chunk[position:end]))
+                position = end + 1
+                self._is_escaped = chunk[end:position] == b"\\"
+                if chunk[end:position] == b'"':
+                    kept.append(b'"')
+                    self._is_inside = False
+        return b"".join(kept)
+
+    def _beginning_of(self, piece: bytes) -> bytes:
+        if self._kept < _MAX_STRING_BYTES:
+            self._kept += len(piece)
+            return _ESCAPE.sub(b"", piece)
+        if self._is_cut:
+            return b""
+        rest = piece.lstrip(_CONTINUES_A_CHARACTER)  # what was kept may end in the middle of one
+        self._is_cut = bool(rest)
+        return piece[: len(piece) - len(rest)]
+
+
 class OtherCheck:
     """Any other file: not empty, of proved length, and no error page in its place."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_media: bool) -> None:
         self._name = name
+        self._is_media = is_media
         self._head = b""
 
     def feed(self, chunk: bytes | memoryview) -> None:
@@ -188,9 +243,12 @@ class OtherCheck:
             wav = WavCheck()  # by content, whatever its name
             wav.feed(self._head)
             return wav.finish(size_bytes, is_length_announced=is_length_announced)
-        if self._head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in {b"<", b"{"}:
+        begins_as_text = self._head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in {b"<", b"{"}
+        # No container of sound or pictures begins with 512 bytes of plain text; a gateway's excuse does.
+        is_text = self._is_media and not self._head.translate(None, _PLAIN_TEXT)
+        if begins_as_text or is_text:
             raise Implausible(
-                "The body is markup or JSON, such as an error message, and no media file."
+                "The body is text, markup or JSON, such as an error message, and no media file."
             )
         if not is_length_announced:
             raise Implausible(f"The length of the file cannot be proved: {size_bytes} bytes came.")

@@ -248,16 +248,25 @@ class ObjectStore:
         def put(conditions: Mapping[str, str]) -> str:
             return self._puts.send(Put("PutObject", key, body, checksum, headers=conditions))
 
+        wanted, is_mending = condition, False
         for _ in range(_MAX_ATTEMPTS_IF_OTHER_BYTES):
+            is_other = False
             try:
-                return self._on_condition(condition, put)
+                return self._on_condition(wanted, put)
             except OtherBytesStored:
-                found = self.read(key)
-                if found and found[0] == body:
+                is_other = True
+            except ConditionFailed:
+                if not is_mending:
+                    raise
+            found = self.read(key)
+            if found and found[0] == body:
+                if is_other:
                     self._puts.stop_comparing_etags()
-                    return found[1]
-                # Only what was stored just now may be replaced: not what another writer put there since.
-                condition = Condition(found[1] if found else None)
+                return found[1]
+            if not is_other and condition is not None:
+                raise ConditionFailed  # another writer put it there since
+            # Only what was stored just now may be replaced.
+            wanted, is_mending = Condition(found[1] if found else None), True
         with suppress(PermanentError):  # not everybody may delete; the run has failed in any case
             self.delete([key])
         raise OtherBytesKept(

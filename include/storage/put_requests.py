@@ -296,7 +296,11 @@ def _status(error: ClientError) -> int:
 def _may_pass(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code", "")
-        return _status(error) in {408, 429, 500, 502, 503, 504} or code in PASSING_CODES
+        status = _status(error)
+        is_redirect = (
+            300 <= status < 400 and code.isdecimal()
+        )  # S3's own has a name: another region
+        return is_redirect or status in {204, 408, 429, 500, 502, 503, 504} or code in PASSING_CODES
     return isinstance(error, OSError)
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import struct
+import time
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -67,8 +69,8 @@ PLAUSIBLE: dict[str, tuple[str | None, Kind, bytes, bool, str]] = {
     "text-transcript": ("t.txt", "transcript", b"Hello", True, "txt"),
     "no-name": (None, "screen_recording", b"\x1aE\xdf\xa3", True, "screen_recording"),
     "a-name-that-ends-with-a-dot": ("call.", "recording", b"\x1aE\xdf\xa3", True, "recording"),
-    "a-suffix-that-is-none": ("to. +49 170 1234567", "recording", b"ID3", True, "recording"),
-    "a-long-suffix": ("a." + "x" * 99, "recording", b"ID3", True, "x" * 16),
+    "a-suffix-that-is-none": ("to. +49 170 1234567", "recording", b"ID3\0", True, "recording"),
+    "a-long-suffix": ("a." + "x" * 99, "recording", b"ID3\0", True, "x" * 16),
 }  # fmt: skip
 REFUSED: dict[str, tuple[str | None, Kind, bytes, bool, str]] = {
     "empty-wav": ("call.wav", "recording", b"", True, "no sound"),
@@ -236,3 +238,47 @@ def test_blanks_before_markup_are_cut_alike(blanks):
 @given(content=st.binary(max_size=100), name=st.sampled_from(["a.wav", "a.json", "a.mp4", None]))
 def test_any_bytes_get_a_verdict(content, name):
     assert verdict((name, "recording", content, True, ""), [content])
+
+
+# Long strings
+
+
+def odd_json() -> bytes:
+    """Long strings of every kind of character, escapes and quotes among them."""
+    text = 'añ€😀"\\\n/ {}[],' * 900
+    return json.dumps(
+        {"vcon": "0.0.1", 'k"{': text, "list": [text, {"a\\": ""}]}, ensure_ascii=False
+    ).encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000, 1 << 18])
+def test_json_is_judged_the_same_however_it_is_cut(size):
+    """Also in the middle of a character, of an escape and of a string that is too long to be kept."""
+    content = odd_json()
+    check = format_check_for("transcript", "t.json")
+    for piece in pieces(content, size):
+        check.feed(memoryview(piece))
+    assert check.finish(len(content), is_length_announced=True) == "vcon"
+
+    broken = format_check_for("transcript", "t.json")
+    for piece in pieces(content[:-1], size):
+        broken.feed(piece)
+    with pytest.raises(Implausible):
+        broken.finish(len(content) - 1, is_length_announced=True)
+
+
+def test_one_long_string_takes_neither_memory_nor_time():
+    """A vCon may hold its sound as one string; with escapes in it, ijson took the square of its length."""
+    check = format_check_for("transcript", "t.json")
+    tracemalloc.start()
+    started = time.process_time()
+    check.feed(b'{"vcon": "0.0.1", "body": "')
+    for _ in range(32):
+        check.feed(b"\\u0041abc\\n" * 20_000)
+    check.feed(b'"}')
+    spent, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert check.finish(1, is_length_announced=True) == "vcon"
+    assert peak < 8 << 20
+    assert spent < 5
