@@ -91,7 +91,7 @@ CHECKS = (
     _slow_tests("end-to-end tests of alerts", "tests/end_to_end/test_alerts.py"),
     _slow_tests("DAG tests", "tests/dags"),
     _tests("storage tests", "tests/storage"),
-    _tests("unit tests", "tests/domain", "tests/webex", *_except(*_LONG_UNIT_TESTS)),
+    _tests("unit tests", "tests/domain", "tests/http", "tests/webex", *_except(*_LONG_UNIT_TESTS)),
     _slow_tests("tests of tools and documents, long unit tests", *_LONG_UNIT_TESTS),
     _tests("sandbox tests", "tests/sandbox"),
     Check("types", (str(BIN / "pyright"),)),
