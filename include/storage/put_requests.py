@@ -222,6 +222,8 @@ class PutRequests:
         except ClientError as error:
             self._is_checking = _status(error) == 400
             return False
+        except OSError:  # nothing is learned; what it may have left is swept with the working files
+            return False
         except OtherBytesStored:
             return True
         return True
