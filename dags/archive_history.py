@@ -33,6 +33,7 @@ from plugins.priorities import BACKFILLS_LAST
     catchup=False,
     default_args={
         "retries": 3,
+        "execution_timeout": timedelta(hours=12),
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": 2.0,
         "weight_rule": BACKFILLS_LAST,

@@ -27,7 +27,11 @@ from plugins.fail_fast import fail_fast
     schedule=None,
     start_date=pendulum.datetime(2020, 1, 1, tz="UTC"),
     catchup=False,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(hours=12),
+    },
     params={**range_params(is_required=True), **ARCHIVE_PARAMS},
     on_failure_callback=alert_a_person(),
     tags=["webex", "archive"],

@@ -37,6 +37,7 @@ from plugins.fail_fast import fail_fast
     max_active_runs=1,
     default_args={
         "retries": 3,
+        "execution_timeout": timedelta(hours=12),
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": 2.0,
     },

@@ -30,7 +30,11 @@ from plugins.webex_hook import WebexContactCenterHook
     start_date=pendulum.datetime(2020, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(hours=1),
+    },
     on_failure_callback=alert_a_person(),
     tags=["webex", "token"],
     doc_md=__doc__,

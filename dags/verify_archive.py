@@ -32,7 +32,11 @@ from plugins.fail_fast import fail_fast
     start_date=pendulum.datetime(2020, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(minutes=5),
+        "execution_timeout": timedelta(hours=12),
+    },
     on_failure_callback=alert_a_person(),
     params=VERIFY_PARAMS,
     tags=["webex", "archive"],

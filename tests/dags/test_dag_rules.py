@@ -67,6 +67,13 @@ def test_every_airflow_task_retries_and_the_dag_is_tagged(dagbag, dag_file):
     assert all(task.retries >= 1 for task in dag.tasks), "outages pass: set retries in default_args"
 
 
+def test_no_airflow_task_hangs_for_ever(dagbag, dag_file):
+    """A server that answers a byte a minute trips no other limit."""
+    assert all(task.execution_timeout for task in dagbag.dags[dag_file.stem].tasks), (
+        "set execution_timeout in default_args"
+    )
+
+
 def test_a_run_that_fails_is_told_to_a_person(dagbag, dag_file):
     from plugins.alerts import AlertNotifier
 
