@@ -16,6 +16,7 @@ from typing import Any
 import boto3.session
 from botocore.config import Config
 from botocore.retries import standard
+from botocore.retries.quota import RetryQuota
 from pydantic import SecretStr
 
 from include.domain.errors import (
@@ -300,17 +301,25 @@ def _s3_client(endpoint_url: str, read_seconds: float) -> Any:
     )
 
 
+class _AtOnce(standard.BaseRetryBackoff):
+    """No wait between two attempts."""
+
+    def delay_amount(self, context: Any) -> int:
+        return 0
+
+
 def _repeat_at_once(client: Any) -> None:
     """Have botocore repeat requests as ever, but without waiting, and with all the patience of a new client."""
+    conditions = standard.StandardRetryConditions(max_attempts=S3_ATTEMPTS)
+    quota: Any = standard.RetryQuotaChecker(RetryQuota())
+    handler: Any = standard.RetryHandler(
+        retry_policy=standard.RetryPolicy(conditions, _AtOnce()),
+        retry_event_adapter=standard.RetryEventAdapter(),
+        retry_quota=quota,
+    )
     events, event, name = client.meta.events, "needs-retry.s3", "retry-config-s3"
     events.unregister(event, unique_id=name)
-    handler: Any = standard.register_retry_handler(client, S3_ATTEMPTS)
-    events.unregister(event, unique_id=name)
-
-    def at_once(**context: Any) -> int | None:
-        return 0 if handler.needs_retry(**context) is not None else None
-
-    events.register(event, at_once, unique_id=name)
+    events.register(event, handler.needs_retry, unique_id=name)
 
 
 @dataclass

@@ -119,8 +119,6 @@ _ASIDE: Mapping[str, tuple[str, ...]] = {
     "read of table": _BROKEN_READ,
     "removal": ("500", "403", "HTML in 200", "reset after processing"),
 }
-KNOWN_DEFECTS: Mapping[tuple[str, str], str] = {}
-"""What is wrong today, by stage and fault; each entry is removed with the defect."""
 LEFT_OUT: Mapping[str, str] = {
     "`403, expired` and `404, purged` anywhere but at a download": "They are answers of the media host only.",
     "`401, refreshed meanwhile` at the token and at a download": "Neither is asked with an access token.",
@@ -171,10 +169,6 @@ class Case:
         if self.stage in {"table", "manifest", "removal"}:
             return ("refresh_access_token", "plan_shards", "archive_shard")
         return ("refresh_access_token", "plan_shards")
-
-    @property
-    def known_defect(self) -> str | None:
-        return KNOWN_DEFECTS.get((self.stage, self.fault))
 
     @property
     def is_stalling(self) -> bool:

@@ -54,10 +54,10 @@ class Matrix:
         """What comes of a case, which is run when it is first asked for.
 
         Raises:
-            Exception: An invariant does not hold; or it does, although `KNOWN_DEFECTS` says otherwise.
+            AssertionError: Something does not hold that must hold of every case.
         """
         if case not in self._results:
-            self._results[case] = self._defect(case) if case.known_defect else self._run(case)
+            self._results[case] = self._run(case)
         return self._results[case]
 
     def _run(self, case: Case) -> Result:
@@ -69,13 +69,6 @@ class Matrix:
             stays = self._stays(case)
         assert time.monotonic() - started < SECONDS_MAX, "this hangs"
         return Result(once, stays)
-
-    def _defect(self, case: Case) -> Result:
-        try:
-            self._run(case)
-        except Exception:  # noqa: BLE001 - whatever it is, it is known
-            return Result(f"WRONG: {case.known_defect}", "WRONG")
-        raise AssertionError("This is mended: take it out of KNOWN_DEFECTS in cases.py.")
 
     def _once(self, case: Case) -> str:
         with self._hour(case) as hour:

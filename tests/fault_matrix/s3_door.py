@@ -206,8 +206,11 @@ class FaultyS3:
         return [upload.key_name for upload in _moto().buckets[bucket].multiparts.values()]
 
     def empty(self) -> None:
-        """Forget every bucket."""
-        _moto().buckets.clear()
+        """Forget every bucket, and what moto keeps of them."""
+        _moto().reset()
+        for model in vars(sys.modules["moto.s3.models"]).values():
+            if isinstance(model, type):
+                getattr(model, "instances_tracked", []).clear()
         self._told_etags.clear()
 
     def _call(self, request: Request) -> Answer:
