@@ -260,7 +260,12 @@ class WebexClient:
 @contextmanager
 def _cut_off_after(seconds: float, response: requests.Response) -> Generator[None]:
     """End the reading of a body that takes longer; the read timeout is for each of its bytes only."""
-    timer = threading.Timer(seconds, response.raw.shutdown)
+
+    def cut_off() -> None:
+        with suppress(ValueError, OSError):  # it has just ended by itself
+            response.raw.shutdown()
+
+    timer = threading.Timer(seconds, cut_off)
     timer.daemon = True
     timer.start()
     try:
