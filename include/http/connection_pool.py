@@ -252,10 +252,8 @@ class Connection:
                 self._socket.sendall(view[start : start + _SEND_BYTES])
         except TimeoutError:
             raise
-        except (
-            OSError
-        ) as error:  # a server that refuses early closes early; its answer may be there
-            failure = error
+        except OSError as error:
+            failure = error  # a server that refuses early closes early; its answer may be there
         deadline = time.monotonic() + (self._socket.gettimeout() or 0.0)
         try:
             found = self._answer_head(deadline)

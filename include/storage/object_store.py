@@ -248,7 +248,7 @@ class ObjectStore:
         def put(conditions: Mapping[str, str]) -> str:
             return self._puts.send(Put("PutObject", key, body, checksum, headers=conditions))
 
-        wanted, is_mending = condition, False
+        wanted, is_mending, is_other = condition, False, False
         for _ in range(_MAX_ATTEMPTS_IF_OTHER_BYTES):
             is_other = False
             try:
@@ -267,8 +267,9 @@ class ObjectStore:
                 raise ConditionFailed  # another writer put it there since
             # Only what was stored just now may be replaced.
             wanted, is_mending = Condition(found[1] if found else None), True
-        with suppress(PermanentError):  # not everybody may delete; the run has failed in any case
-            self.delete([key])
+        if is_other:  # otherwise another writer's object is there now
+            with suppress(PermanentError):  # not everybody may delete; the run fails in any case
+                self.delete([key])
         raise OtherBytesKept(
             f"The object store keeps other bytes than were sent to it under {key}."
         )

@@ -184,8 +184,8 @@ class MediaClient:
         Raises:
             DownloadExpired: 403.
             DownloadGone: 404.
-            DownloadRefused: The host is not allowed, a redirect, or another 4xx.
-            DownloadBroken: 429, 5xx or a broken connection.
+            DownloadRefused: The host is not allowed, or another 4xx.
+            DownloadBroken: A redirect, 429, 5xx or a broken connection.
         """
         answer = self._get(download_url, {})
         if answer.status == 200 and "content-encoding" not in answer.headers:

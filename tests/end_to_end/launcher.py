@@ -71,7 +71,12 @@ class Watched:
         return found
 
     def left_over(self) -> list[psutil.Process]:
-        return [process for process in self.look() if process.status() != psutil.STATUS_ZOMBIE]
+        found = []
+        for process in self.look():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end between the two looks
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
 
 
 def wait_for(condition, seconds: float, log: Path, watched: Watched, *, was_killed: bool = False):

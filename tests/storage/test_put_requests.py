@@ -8,7 +8,7 @@ import subprocess
 import sys
 import traceback
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +24,9 @@ from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import ClientError
 from urllib3 import HTTPResponse
 
+from include.domain.errors import TransientError
 from include.domain.object_keys import ObjectKey
+from include.http.connection_pool import Answer, ConnectionPool, Endpoint
 from include.storage.object_store import (
     Condition,
     ConditionFailed,
@@ -563,3 +565,39 @@ def test_eight_copies_at_once_hold_one_part_each():
         )
 
     assert float(measured.stdout) < 2 << 20
+
+
+class Overtaken(ConnectionPool):
+    """The first PUT is damaged on its way; before each later one, somebody else writes the same key."""
+
+    def __init__(self, write_as_another: Callable[[], object]) -> None:
+        super().__init__()
+        self._write_as_another = write_as_another
+        self._is_first = True
+
+    def request(
+        self, endpoint: Endpoint, method: str, target: str, headers: Any, body: Any = b""
+    ) -> Answer:
+        if self._is_first:
+            self._is_first = False
+            return super().request(endpoint, method, target, headers, bytes(len(body)))
+        self._write_as_another()
+        return super().request(endpoint, method, target, headers, body)
+
+
+def test_what_another_writer_put_meanwhile_is_not_removed(bucket_on):
+    """Only wrong bytes are, not what stands in the way of mending them."""
+    bucket = bucket_on("moto")
+    count = itertools.count()
+
+    def write_as_another() -> None:
+        bucket.client.put_object(
+            Bucket=bucket.name, Key="captures/a", Body=f"another {next(count)}".encode()
+        )
+
+    store = ObjectStore(bucket.client, bucket.name, connections=Overtaken(write_as_another))
+    with pytest.raises(TransientError):
+        store.write(ObjectKey("captures/a"), b"ours")
+
+    found = bucket.client.get_object(Bucket=bucket.name, Key="captures/a")["Body"].read()
+    assert found.startswith(b"another")
