@@ -10,13 +10,12 @@ from airflow.sdk import Param, get_current_context
 
 from include.domain.errors import PermanentError
 from include.domain.interval import Interval
-from include.domain.object_keys import KeyLayout
 from include.pipelines.archive import Archive
 from include.pipelines.archive_captures import ArchiveOptions
 from include.webex.captures import CaptureOptions
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
-from plugins.store_hook import get_store
+from plugins.store_hook import get_archive
 from plugins.webex_hook import WebexContactCenterHook
 
 API_POOL = "wxcc_api"
@@ -159,15 +158,12 @@ def archive_run() -> Generator[ArchiveRun]:
     context: Any = get_current_context()
     dag_run = context["dag_run"]
     hook = WebexContactCenterHook()
-    store, prefix = get_store()
     client, media = hook.get_client(), hook.get_media_client()
     try:
-        keys = KeyLayout(client.connection.org_id, prefix)
-        archive = Archive(
-            store,
-            keys,
+        archive = get_archive(
+            client.connection.org_id,
             f"{dag_run.dag_id}.{dag_run.run_id}",
-            policy=client.connection.capture_policy,
+            client.connection.capture_policy,
         )
         data_interval = (dag_run.data_interval_start, dag_run.data_interval_end)
         yield ArchiveRun(context["params"], data_interval, client, media, archive)

@@ -3,9 +3,14 @@
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.sdk.log import mask_secret
 from botocore.config import Config
 
+from include.domain.capture_state import CapturePolicy
 from include.domain.errors import PermanentError
+from include.domain.object_keys import KeyLayout
+from include.domain.personal_data import PersonalData
+from include.pipelines.archive import Archive
 from include.storage.object_store import CONNECTION_ID, ObjectStore
 from plugins.connections import get_connection
 
@@ -27,7 +32,7 @@ def get_store() -> tuple[ObjectStore, str]:
     Raises:
         PermanentError: The connection or the name of the bucket is missing.
     """
-    extra: dict[str, Any] = get_connection(CONNECTION_ID).extra_dejson
+    extra = _extra_fields()
     service_config = extra.get("service_config") or {}
     bucket = (service_config.get("s3") or {}).get("bucket_name")
     if not bucket:
@@ -39,3 +44,24 @@ def get_store() -> tuple[ObjectStore, str]:
     hook = S3Hook(aws_conn_id=CONNECTION_ID, config=_DEFAULTS.merge(own))
     client: Any = hook.get_conn()  # typed by the provider as every client that AWS has
     return ObjectStore(client, str(bucket)), str(extra.get("prefix") or "")
+
+
+def get_archive(org_id: str, run_id: str, policy: CapturePolicy) -> Archive:
+    """The archive of an org in the bucket, as one run sees it, with what the rows may hold of personal data.
+
+    Raises:
+        PermanentError: The connection or the name of the bucket is missing, or another field is unusable.
+    """
+    extra = _extra_fields()
+    secret = extra.get("personal_data_secret")
+    if isinstance(secret, str) and secret:
+        mask_secret(secret)
+    personal_data = PersonalData.from_fields(extra.get("personal_data"), secret)
+    store, prefix = get_store()
+    return Archive(
+        store, KeyLayout(org_id, prefix), run_id, policy=policy, personal_data=personal_data
+    )
+
+
+def _extra_fields() -> dict[str, Any]:
+    return get_connection(CONNECTION_ID).extra_dejson

@@ -8,14 +8,22 @@ from datetime import datetime
 from include.domain.capture_state import CapturePolicy
 from include.domain.contact_centre import Capture, ContactTask, JsonObject
 from include.domain.merged_rows import settled
+from include.domain.personal_data import OWN_NOTES, PersonalData
 from include.domain.redaction import without_signed_urls
 from include.domain.rows import CaptureRow, ContactTaskRow
 
+_KEEP_ALL = PersonalData()
+
 
 def new_contact_task_row(
-    contact_task: ContactTask, org_id: str, now: datetime, policy: CapturePolicy
+    contact_task: ContactTask,
+    org_id: str,
+    now: datetime,
+    policy: CapturePolicy,
+    personal_data: PersonalData = _KEEP_ALL,
 ) -> ContactTaskRow:
-    """The row of a contact task of which no capture is known yet."""
+    """The row of a contact task of which no capture is known yet; of personal data, what may be kept."""
+    contact_task = personal_data.contact_task(contact_task)
     row = ContactTaskRow(
         org_id=org_id,
         task_id=contact_task.task_id,
@@ -72,12 +80,15 @@ def checked_contact_task_row(
     return settled(checked, captures, policy)
 
 
-def new_capture_row(contact_task: ContactTaskRow, capture: Capture) -> CaptureRow:
-    """The row of a capture of which nothing is copied yet.
+def new_capture_row(
+    contact_task: ContactTaskRow, capture: Capture, personal_data: PersonalData = _KEEP_ALL
+) -> CaptureRow:
+    """The row of a capture of which nothing is copied yet; of personal data, what may be kept.
 
     It was first seen when the run began that asks for it, which is the ``checked_time`` of the planned
     contact task: so what is there at the first check is told from what came later.
     """
+    capture = personal_data.capture(capture)
     return CaptureRow(
         org_id=contact_task.org_id,
         task_id=contact_task.task_id,
@@ -105,9 +116,9 @@ def new_capture_row(contact_task: ContactTaskRow, capture: Capture) -> CaptureRo
         last_error=None,
         first_seen_time=contact_task.checked_time,
         copied_time=None,
-        # "archive" is where a row keeps what the archive itself knows.
+        # OWN_NOTES is where a row keeps what the archive itself knows.
         extra_json=_extra_json(
-            {f"api_{key}" if key == "archive" else key: item for key, item in capture.extra.items()}
+            {f"api_{key}" if key == OWN_NOTES else key: item for key, item in capture.extra.items()}
         ),
     )
 

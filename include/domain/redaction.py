@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 # The look-behind and the possessive quantifiers keep the search linear on text without any address.
-_EMAIL = re.compile(r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]++@[\w-]+(?:\.[\w-]+)+")
-_PHONE = re.compile(r"\+\d[\d*() .-]{5,}\d")
+EMAIL = re.compile(r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]++@[\w-]+(?:\.[\w-]+)+")
+PHONE = re.compile(r"\+\d[\d*() .-]{5,}\d")
 _TOKEN = re.compile(
     r"(?i)(bearer\s+|(?:token|secret|signature|credential)[\"']?\s*[=:]\s*[\"']?)[\w.~+/%-]{8,}=*"
     # A bare word after "token" is one only when no word of a sentence looks like it.
@@ -31,8 +31,8 @@ def redact(text: str) -> str:
     """The text without signed URLs, tokens, e-mail addresses and phone numbers."""
     text = _URL.sub(lambda match: without_query(match.group()), text)
     text = _TOKEN.sub(lambda match: f"{match.group(1) or match.group(2)}***", text)
-    text = _EMAIL.sub("***@***", text)
-    return _PHONE.sub("+***", text)
+    text = EMAIL.sub("***@***", text)
+    return PHONE.sub("+***", text)
 
 
 def shown_id(text: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from include.domain.capture_state import CapturePolicy
 from include.domain.late_listing import next_listing_time
 from include.domain.object_keys import DueMarker, KeyLayout, ObjectKey, safe_part
+from include.domain.personal_data import PersonalData
 from include.pipelines.refresh_access_token import utc_now
 from include.storage.object_store import ObjectStore
 
@@ -19,12 +20,17 @@ WORKING_FILES_LIVE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Archive:
-    """The bucket, its key layout, and the name under which one run keeps its working files."""
+    """The bucket, its key layout, and the name under which one run keeps its working files.
+
+    Attributes:
+        personal_data: What of it the rows may hold.
+    """
 
     store: ObjectStore
     keys: KeyLayout
     run_id: str
     policy: CapturePolicy = field(default_factory=CapturePolicy)
+    personal_data: PersonalData = field(default_factory=PersonalData)
     now: Callable[[], datetime] = utc_now
     sleep: Callable[[float], None] = time.sleep
 

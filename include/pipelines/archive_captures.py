@@ -84,7 +84,9 @@ def plan_shards(
     if not options.channel_types:
         archive.mark_for_listing(interval.hours(), now)
     rows = [
-        new_contact_task_row(contact_task, client.connection.org_id, now, archive.policy)
+        new_contact_task_row(
+            contact_task, client.connection.org_id, now, archive.policy, archive.personal_data
+        )
         for contact_task in list_contact_tasks(client, interval, now, options.channel_types)
     ]
     to_query = [row for row in rows if may_have_captures(row)]
@@ -156,7 +158,9 @@ def archive_shard(
     archive.store.learn_whether_it_checks(archive.working_file("probe"))
     planned = _in_order(_read_plan(archive, _TO_QUERY))[shard.first : shard.first + shard.count]
     bucket = BucketView(archive, planned)
-    query = CapturesQuery(client, options.captures, bucket.names_given)
+    query = CapturesQuery(
+        client, options.captures, bucket.names_given, archive.personal_data.capture
+    )
     contact_task_rows: list[ContactTaskRow] = []
     capture_rows: list[CaptureRow] = []
     failures: list[str] = []

@@ -46,6 +46,7 @@ class BucketView:
 
     def __init__(self, archive: Archive, planned: Sequence[ContactTaskRow]) -> None:
         self._store = archive.store
+        self._personal_data = archive.personal_data
         self.rows: defaultdict[str, dict[tuple[str, ...], CaptureRow]] = defaultdict(dict)
         self.objects: dict[ObjectKey, StoredObject] = {}
         by_hour: dict[datetime, list[ContactTaskRow]] = defaultdict(list)
@@ -110,7 +111,10 @@ class BucketView:
 
     def names_given(self, task_id: str) -> NamesGiven:
         """Which capture each id stands for already; a query must not give it to another one."""
-        return {(row.kind, row.capture_id): distinction(row) for row in self.rows[task_id].values()}
+        return {
+            (row.kind, row.capture_id): distinction(self._personal_data.capture_row(row))
+            for row in self.rows[task_id].values()
+        }
 
     def known(self, task_id: str, found: Iterable[CaptureRow]) -> list[CaptureRow]:
         """Every capture that was ever offered for a contact task, as it stands after this check."""
@@ -199,7 +203,7 @@ class CopiedBatch:
 
     def _copy(self, contact_task: ContactTaskRow, capture: Capture) -> tuple[CaptureRow, bool]:
         """The row of one capture, and whether its URL was refused and a fresh one may help."""
-        row = new_capture_row(contact_task, capture)
+        row = new_capture_row(contact_task, capture, self.archive.personal_data)
         key = self.archive.keys.capture(
             contact_task.created_time, row.task_id, row.kind, row.capture_id, row.file_name
         )

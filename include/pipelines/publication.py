@@ -103,6 +103,7 @@ def _merge(
         captures,
         CaptureRow,
         newer=newer_capture,
+        then=archive.personal_data.capture_row,
     )
     captures_of: dict[str, list[CaptureRow]] = defaultdict(list)
     for capture in merged_captures.rows:
@@ -113,7 +114,9 @@ def _merge(
         contact_tasks,
         ContactTaskRow,
         newer=newer_contact_task,
-        then=lambda row: settled(row, captures_of[row.task_id], archive.policy),
+        then=lambda row: archive.personal_data.contact_task_row(
+            settled(row, captures_of[row.task_id], archive.policy)
+        ),
     )
     checks = [row.next_check_time for row in merged.rows if row.next_check_time]
     overdue = [row for row in merged.rows if row.capture_state == "overdue"]

@@ -97,7 +97,9 @@ def _look_up(
     late: list[ContactTaskRow] = []
     changed: list[ContactTaskRow] = []
     for contact_task in listed:
-        new = new_contact_task_row(contact_task, archive.keys.org_id, now, archive.policy)
+        new = new_contact_task_row(
+            contact_task, archive.keys.org_id, now, archive.policy, archive.personal_data
+        )
         there = known.get(new.identity)
         if there is None:
             late.append(new)

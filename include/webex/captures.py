@@ -87,6 +87,10 @@ class _Unattributed(Exception):
     """The answer has captures without saying whose they are; ask about one contact task."""
 
 
+def _as_told(capture: Capture) -> Capture:
+    return capture
+
+
 @dataclass
 class CapturesQuery:
     """Queries captures with one set of options; remembers when an older cell refuses the newer flags.
@@ -95,12 +99,14 @@ class CapturesQuery:
         client: Sends them.
         options: What they ask for.
         names_given: What earlier runs called the captures of a contact task.
+        as_kept: A capture as the rows of earlier runs tell of it, by which the two are compared.
         unknown: The names that the API told beside those of the documents; each is told once in the log.
     """
 
     client: WebexClient
     options: CaptureOptions
     names_given: Callable[[str], NamesGiven] = lambda _contact_task_id: {}
+    as_kept: Callable[[Capture], Capture] = _as_told
     unknown: set[str] = field(default_factory=set[str])
 
     def __call__(self, contact_task_ids: Sequence[str]) -> Mapping[str, list[Capture] | None]:
@@ -176,7 +182,9 @@ class CapturesQuery:
             else:
                 found[contact_task_ids[0]].extend(captures)
         return {
-            contact_task_id: with_unique_ids(captures, self.names_given(contact_task_id))
+            contact_task_id: with_unique_ids(
+                captures, self.names_given(contact_task_id), self.as_kept
+            )
             for contact_task_id, captures in found.items()
         }
 
@@ -229,7 +237,9 @@ def parse_capture(kind: Kind, element: object) -> Capture:
 
 
 def with_unique_ids(
-    captures: Sequence[Capture], names_given: NamesGiven | None = None
+    captures: Sequence[Capture],
+    names_given: NamesGiven | None = None,
+    as_kept: Callable[[Capture], Capture] = _as_told,
 ) -> list[Capture]:
     """The captures of one contact task, each under an id of its own within its kind.
 
@@ -247,7 +257,7 @@ def with_unique_ids(
     unique: list[Capture] = []
     given = names_given or {}
     for capture in sorted(
-        captures, key=lambda capture: (not _is_given(capture, given), _order(capture))
+        captures, key=lambda capture: (not _is_given(as_kept(capture), given), _order(capture))
     ):
         members, path = _members(capture), _path(capture)
         if (members, path) in seen or (not path and members in members_seen):

@@ -13,6 +13,7 @@ import pytest
 
 from include.domain.interval import HOUR, Interval, epoch_ms, from_epoch_ms
 from include.domain.object_keys import KeyLayout
+from include.domain.personal_data import PersonalData
 from include.http.connection_pool import Answer, ConnectionPool, Endpoint
 from include.pipelines import archive_captures as pipeline
 from include.pipelines import recheck_captures
@@ -79,6 +80,7 @@ class Centre:
     seconds_ahead: float = 0
     """How far the clock of the runs is ahead of the sandbox's."""
     part_bytes: int = PART_BYTES
+    personal_data: PersonalData = field(default_factory=PersonalData)
 
     @property
     def now(self) -> datetime:
@@ -95,6 +97,7 @@ class Centre:
             ),
             keys=KeyLayout(self.connection.org_id),
             run_id=run_id,
+            personal_data=self.personal_data,
             now=lambda: self.now,
             sleep=self.slept.append,
         )

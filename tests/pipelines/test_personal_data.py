@@ -1,0 +1,91 @@
+"""Whole runs under policies for personal data: what the archive holds then, and after they change."""
+
+import io
+import re
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from include.domain.personal_data import PersonalData
+from include.pipelines import archive_captures as pipeline
+from include.pipelines.verify_archive import verify_archive
+
+SECRET = "a-secret-of-more-than-thirty-two-characters"
+COLUMNS = ("origin", "destination", "owner_name", "participants", "file_name")
+HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def hashing() -> PersonalData:
+    return PersonalData.from_fields(dict.fromkeys(COLUMNS, "hash"), SECRET)
+
+
+def personal_texts(centre) -> set[str]:
+    """What the sandbox tells of the hour under the names of such columns."""
+    found: set[str] = set()
+    for task in centre.truth(centre.hour(26)):
+        told = task["attributes"]
+        found |= {told.get("origin"), told.get("destination")}
+        found.add((told.get("owner") or {}).get("name"))
+        found |= {capture["file_name"] for capture in task["captures"]}
+    return {text for text in found if text}
+
+
+def tables(centre) -> dict[str, bytes]:
+    archived = centre.archived
+    return {key: archived.bytes_of(key) for key in archived.keys if "tables/" in key}
+
+
+def rows(files: dict[str, bytes]) -> list[dict[str, Any]]:
+    return [row for body in files.values() for row in pq.read_table(io.BytesIO(body)).to_pylist()]
+
+
+def test_no_table_no_working_file_and_no_key_holds_what_is_hashed(open_centre):
+    centre = open_centre(tasks_per_hour=12, extra_members=True)
+    centre.personal_data = hashing()
+    archive, options = centre.archive(), pipeline.ArchiveOptions()
+    shards = pipeline.plan_shards(centre.hour(26), centre.client, archive, options)
+    pipeline.archive_shard(shards[0], centre.client, centre.media, archive, options)
+    archived = centre.archived
+    working_files = {
+        key: archived.bytes_of(key) for key in archived.working_files if key.endswith(".parquet")
+    }
+
+    pipeline.publish_tables(centre.hour(26), archive, shards)
+
+    texts = personal_texts(centre)
+    assert len(texts) > 10
+    assert len(working_files) == 4
+    told = rows(working_files) + rows(tables(centre))
+    assert [text for text in texts for row in told if text in repr(row)] == []
+    assert [text for text in texts for key in centre.archived.keys if text in key] == []
+    assert all(HASH.fullmatch(row["origin"]) for row in told if row.get("origin"))
+
+
+def test_a_changed_policy_makes_no_second_capture_and_reaches_every_row_of_the_hour(open_centre):
+    """Two transcripts that share one id keep theirs, though their file names are told otherwise."""
+    centre = open_centre(tasks_per_hour=12, transcript_share=1.0, both_transcripts_share=1.0)
+    interval = centre.hour(26)
+    centre.run(interval)
+    before = {row["capture_id"]: row["object_key"] for row in centre.archived.rows("captures")}
+    assert [capture_id for capture_id in before if "~" in capture_id]
+    centre.sandbox.advance(24 * 3600)
+    centre.sandbox.reset_requests()
+    centre.personal_data = hashing()
+
+    centre.run(interval, run_id="under the new policy")
+
+    after = {row["capture_id"]: row["object_key"] for row in centre.archived.rows("captures")}
+    assert after == before
+    assert "media" not in centre.sandbox.requests()["counts"]
+    texts = personal_texts(centre)
+    told = [{**row, "object_key": None} for row in rows(tables(centre))]
+    assert [text for text in texts for row in told if text in repr(row)] == []
+    centre.sandbox.advance(60)
+    found = verify_archive(
+        interval,
+        centre.client,
+        centre.archive("verify"),
+        sha256_percent=100,
+        is_whole_interval=True,
+    )
+    assert found.findings == []
