@@ -26,7 +26,6 @@ _RECEIVE_BYTES = 256 << 10
 _SEND_BYTES = 1 << 20
 # A body that trickles in more slowly than this holds up a copy for hours, and never trips a time-out of reads.
 _MIN_BYTES_PER_SECOND = 16 << 10
-_FORBIDDEN = frozenset(chr(code) for code in (*range(0x20), 0x7F))
 
 Address = tuple[socket.AddressFamily, Any]  # what `connect` takes, as `getaddrinfo` gives it
 
@@ -45,6 +44,10 @@ class Endpoint(NamedTuple):
         return (
             host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
         )
+
+
+class ConnectTimeout(TimeoutError):
+    """No address of the host accepted a connection in time."""
 
 
 class BadAnswer(ConnectionError):
@@ -79,9 +82,11 @@ class ConnectionPool:
         connect_seconds: How long one address may take to accept a connection.
         read_seconds: How long the next bytes, or the next MiB that is sent, may take.
         tls: Makes the TLS settings when the first https connection is made.
+        is_resending: Whether a request is sent again where a kept connection ends without a byte of an answer.
 
     Raises (every request and every read of an answer):
-        TimeoutError: No connection or no bytes in time, or a body below 16 KiB/s.
+        ConnectTimeout: No connection in time.
+        TimeoutError: No bytes in time, or a body below 16 KiB/s.
         OSError: Any other trouble on the way; the request may have taken effect.
     """
 
@@ -92,7 +97,9 @@ class ConnectionPool:
         connect_seconds: float = 10.0,
         read_seconds: float = 60.0,
         tls: Callable[[], ssl.SSLContext] = default_tls,
+        is_resending: bool = True,
     ) -> None:
+        self._is_resending = is_resending
         self.connect_seconds = connect_seconds
         self.read_seconds = read_seconds
         self._resolve = resolve
@@ -112,7 +119,8 @@ class ConnectionPool:
     ) -> "Answer":
         """Send a request; its answer, of which the body is not yet read.
 
-        A kept connection that the server has closed meanwhile is replaced by a new one, once.
+        A kept connection that the server has closed meanwhile is replaced by a new one; one that ends while
+        the request is on its way too, once, unless the pool is told not to send anything again.
 
         Args:
             endpoint: Where to.
@@ -135,7 +143,7 @@ class ConnectionPool:
                 raise
             except OSError:
                 kept.close()
-                if kept.has_answered:
+                if kept.has_answered or not self._is_resending:
                     raise
         connection = self._connect(endpoint)
         try:
@@ -172,7 +180,7 @@ class ConnectionPool:
             plain = socket.socket(family, socket.SOCK_STREAM)
             try:
                 plain.settimeout(self.connect_seconds)
-                plain.connect(address)
+                _connect_in_time(plain, address)
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 secured = self._secured(plain, endpoint)
                 secured.settimeout(self.read_seconds)
@@ -191,6 +199,13 @@ class ConnectionPool:
         with self._lock:
             self._tls = self._tls or self._make_tls()
         return self._tls.wrap_socket(plain, server_hostname=endpoint.host)
+
+
+def _connect_in_time(plain: socket.socket, address: Any) -> None:  # noqa: ANN401 - of any family
+    try:
+        plain.connect(address)
+    except TimeoutError:
+        raise ConnectTimeout from None
 
 
 def _close_all(idle: Mapping[Endpoint, "deque[Connection]"]) -> None:
@@ -305,6 +320,7 @@ class Answer:
         status: The HTTP status.
         headers: Names in lower case; of a name that comes twice, the last value.
         length: How many bytes the body has, or None where that is not announced.
+        body_seconds: How long the body may take in all, however steadily it comes; to be set before it is read.
     """
 
     def __init__(
@@ -318,6 +334,7 @@ class Answer:
         self._is_closed = False
         self._received = 0
         self._waited_seconds = 0.0
+        self.body_seconds = math.inf
         self._chunks = None if has_no_body else _chunks_of(head)
         announced = head.headers.get("content-length", "")
         self.length: int | None = int(announced) if announced.isdecimal() else None
@@ -376,7 +393,7 @@ class Answer:
             if self._is_whole:
                 break
             allowed = self._pool.read_seconds + self._received / _MIN_BYTES_PER_SECOND
-            if self._waited_seconds > allowed:
+            if self._waited_seconds > min(allowed, self.body_seconds):
                 raise TimeoutError(f"only {self._received} bytes in {self._waited_seconds:.0f} s")
         return have
 
@@ -466,6 +483,7 @@ def _request_head(
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if method in {"PUT", "POST"}:
         lines.append(f"Content-Length: {body_bytes}")
-    if " " in target or any(not _FORBIDDEN.isdisjoint(line) for line in lines):
+    # Of ASCII, which `encode` sees to, all but control characters is printable; so no line has an end inside.
+    if " " in target or not "".join(lines).isprintable():
         raise ValueError("a character that may not be in the head of a request")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

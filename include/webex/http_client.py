@@ -5,25 +5,31 @@ import logging
 import random
 import re
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import cast
+from urllib.parse import urlencode, urlsplit
 
-import requests
 import tenacity
 from pydantic import SecretStr
-from urllib3.exceptions import HTTPError
 
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.http.connection_pool import (
+    Address,
+    Answer,
+    ConnectionPool,
+    ConnectTimeout,
+    Endpoint,
+    system_addresses,
+)
 from include.webex.connection import CONNECTION_ID, WebexConnection
-from include.webex.json_answers import parse_json_object, read_body
+from include.webex.json_answers import AnswerBody, parse_json_object, read_body
 from include.webex.json_fields import Fields, text
 from include.webex.rate_budget import MAX_PAUSE_SECONDS, RateBudget
 
@@ -39,6 +45,8 @@ _MAX_ANSWER_BYTES = (
     16 << 20
 )  # 16 KiB for each contact task of a full page; its JSON takes up to 30 times that
 _MAX_EXPLANATION_BYTES = 64 << 10
+_USER_AGENT = "webex-contact-center-archive"
+_SETTING = f"the host of the connection {CONNECTION_ID}"
 _UNPLAIN = re.compile(r"[^A-Za-z0-9_-]")
 # How graphql-java begins to tell that it is the query that is wrong; anything else may pass.
 _FAULTY_QUERY = re.compile(r"Validation ?Error|Invalid ?Syntax|FieldUndefined", re.IGNORECASE)
@@ -93,7 +101,7 @@ class WebexClient:
         read_access_token: Gives the current access token; after a 401 it is called with the refused one,
             which it must not give again.
         sleep: Waits between attempts; the tests' clock takes its place.
-        timeout_seconds: How long to wait for a connection, and for the next bytes of an answer.
+        timeout_seconds: How long to wait for a connection, and for the headers or the next bytes of an answer.
         body_seconds: How long the body of an answer may take, however steadily it drips.
     """
 
@@ -105,13 +113,22 @@ class WebexClient:
     body_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        self._session = requests.Session()
-        self._session.trust_env = False  # a ~/.netrc would replace the Authorization header
+        base = urlsplit(self.connection.base_url)
+        port = base.port or (443 if base.scheme == "https" else 80)
+        self._endpoint = Endpoint(base.scheme, base.hostname or "", port)
+        self._base_path = base.path
+        connect_seconds, read_seconds = self.timeout_seconds
+        self._connections = ConnectionPool(
+            self._addresses,
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            is_resending=False,  # the budget counts each request
+        )
         self._access_token: SecretStr | None = None
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._connections.close()
 
     def get(self, path: str, parameters: Mapping[str, str | int]) -> JsonObject:
         """GET a path of the API; the answer's JSON object. See `request`."""
@@ -205,48 +222,60 @@ class WebexClient:
         self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
     ) -> bytes:
         """The content of a 200."""
-        assert self._access_token is not None
         self.budget.acquire()
         try:
-            with (
-                self._session.request(
-                    method,
-                    self.connection.base_url + path,
-                    params=params,
-                    json=body,
-                    headers={
-                        "Authorization": f"Bearer {self._access_token.get_secret_value()}",
-                        "Accept": "application/json",
-                        "Accept-Encoding": "gzip",
-                        "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
-                    },
-                    timeout=self.timeout_seconds,
-                    allow_redirects=False,  # documented: no redirect between regions
-                    stream=True,
-                ) as response,
-                _cut_off_after(self.body_seconds, response),
-            ):
-                is_answer = response.status_code == 200
+            with self._answer(method, path, params, body) as answer:
+                answer.body_seconds = self.body_seconds
+                is_answer = answer.status == 200
                 content = read_body(
-                    response.raw, _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
+                    AnswerBody(answer), _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
                 )
-                _check_status(response, content, path, self.connection.base_url)
+                _check_status(answer, content, path, self.connection.base_url)
                 if len(content) > _MAX_ANSWER_BYTES:
                     raise TooLarge(f"{path} answered more than {_MAX_ANSWER_BYTES >> 20} MiB.")
-        except requests.ConnectionError as error:
-            raise unreachable(
-                self.connection.base_url, f"the host of the connection {CONNECTION_ID}", error
-            ) from None
-        except requests.exceptions.InvalidURL:
-            raise unusable_address(
-                self.connection.base_url, f"the host of the connection {CONNECTION_ID}"
-            ) from None
         # ValueError: a header that cannot be encoded; its text would quote the token.
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise TransientError(
                 f"The answer of {path} broke off ({type(error).__name__})."
             ) from None
         return content
+
+    def _answer(
+        self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
+    ) -> Answer:
+        """The answer to a request, of which the body is not yet read; a redirect is one too.
+
+        Raises:
+            ArchiveError: The host is out of reach.
+            TimeoutError: It is not, and does not answer.
+        """
+        assert self._access_token is not None
+        target = f"{self._base_path}{path}"
+        headers = {
+            "Authorization": f"Bearer {self._access_token.get_secret_value()}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
+            "User-Agent": _USER_AGENT,
+        }
+        content = b""
+        if params:
+            target += f"?{urlencode(params)}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body, allow_nan=False).encode()
+        try:
+            return self._connections.request(self._endpoint, method, target, headers, content)
+        except OSError as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, ConnectTimeout):
+                raise
+            raise unreachable(self.connection.base_url, _SETTING, error) from None
+
+    def _addresses(self, host: str, port: int) -> Sequence[Address]:
+        try:
+            return system_addresses(host, port)
+        except UnicodeError:  # no name at all
+            raise unusable_address(self.connection.base_url, _SETTING) from None
 
     def _check_org(self, answer: JsonObject, path: str) -> None:
         org_id = Fields(answer).nested("meta").take("orgId", text)
@@ -257,31 +286,14 @@ class WebexClient:
             )
 
 
-@contextmanager
-def _cut_off_after(seconds: float, response: requests.Response) -> Generator[None]:
-    """End the reading of a body that takes longer; the read timeout is for each of its bytes only."""
-
-    def cut_off() -> None:
-        with suppress(ValueError, OSError):  # it has just ended by itself
-            response.raw.shutdown()
-
-    timer = threading.Timer(seconds, cut_off)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _check_status(response: requests.Response, content: bytes, path: str, base_url: str) -> None:
+def _check_status(answer: Answer, content: bytes, path: str, base_url: str) -> None:
     """Raise what a status means; nobody else looks at one. The body is never quoted, it may hold anything."""
-    status = response.status_code
+    status = answer.status
     if status == 200:
         return
-    tracking = _tracking_id(response, content)
+    tracking = _tracking_id(answer, content)
     if status == 429:
-        raise Throttled(retry_after_seconds(response.headers.get("Retry-After")))
+        raise Throttled(retry_after_seconds(answer.headers.get("retry-after")))
     if status >= 500 or status in {408, 425}:
         raise TransientError(f"{path} answered {status}{tracking}.")
     if status == 401:
@@ -310,9 +322,9 @@ def _check_status(response: requests.Response, content: bytes, path: str, base_u
     )
 
 
-def _tracking_id(response: requests.Response, content: bytes) -> str:
+def _tracking_id(answer: Answer, content: bytes) -> str:
     """What Cisco's support asks for, from the header or the body (both seen); nothing else of the body."""
-    tracking_id: object = response.headers.get("trackingid")
+    tracking_id: object = answer.headers.get("trackingid")
     if not tracking_id:
         tracking_id = Fields(parse_json_object(content) or {}).as_told("trackingId")
     plain = _UNPLAIN.sub("", str(tracking_id or "")[:1000])[:80]
@@ -387,9 +399,7 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
     log.warning("Attempt %d failed, another follows: %s", state.attempt_number, error)
 
 
-def unreachable(
-    url: str, setting: str, error: requests.ConnectionError
-) -> TransientError | PermanentError:
+def unreachable(url: str, setting: str, error: OSError) -> TransientError | PermanentError:
     """What a failed connection means: a host name that does not exist is a setting, the rest may pass."""
     reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
     cause: BaseException | None = reason if isinstance(reason, BaseException) else error

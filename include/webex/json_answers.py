@@ -7,14 +7,17 @@ costs nothing but itself: numbers without end, ``NaN``, halves of a surrogate pa
 import json
 import math
 import re
+import zlib
 from itertools import accumulate
 from typing import Protocol
 
 from include.domain.contact_centre import JsonObject
+from include.http.connection_pool import Answer, BadAnswer
 
 MAX_DEPTH = 64  # the deepest answer that is documented has 7 levels
 _MAX_DIGITS = 20  # those of 2^64; what is longer counts nothing that the API tells
 _READ_BYTES = 64 << 10
+_GZIP = 31  # zlib's number for the largest window, with gzip's header
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _OPENING_OR_NOT = bytes.maketrans(b"[{]}", b"\1\1\0\0")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -28,11 +31,45 @@ _ESCAPES = re.compile(
 
 
 class Body(Protocol):
-    """The body of an HTTP answer, as urllib3 has it."""
+    """The body of an HTTP answer, as urllib3 has it; `AnswerBody` is one too."""
 
     def read(self, amt: int, decode_content: bool) -> bytes:  # noqa: FBT001 - urllib3's
         """At most so many inflated bytes; none at the end."""
         ...
+
+
+class AnswerBody:
+    """The body of an answer, inflated where it came as gzip."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        is_gzip = answer.headers.get("content-encoding", "").lower() == "gzip"
+        self._gzip = zlib.decompressobj(_GZIP) if is_gzip else None
+
+    def read(self, amt: int, decode_content: bool) -> bytes:  # noqa: ARG002, FBT001 - as urllib3's
+        """At most so many inflated bytes; none at the end.
+
+        Raises:
+            BadAnswer: What came is not gzip.
+            OSError: As `Answer.readinto`.
+        """
+        if self._gzip is None:
+            return self._received(amt)
+        while True:
+            packed = self._gzip.unconsumed_tail or self._received(_READ_BYTES)
+            if not packed:
+                return b""
+            try:
+                inflated = self._gzip.decompress(packed, amt)
+            except zlib.error:
+                raise BadAnswer("the body is not gzip, as its header says") from None
+            if inflated:
+                return inflated
+
+    def _received(self, most: int) -> bytes:
+        count = self._answer.readinto(self._buffer[:most])
+        return bytes(self._buffer[:count])
 
 
 def read_body(body: Body, max_bytes: int) -> bytes:
