@@ -10,6 +10,11 @@ HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def utc_now() -> datetime:
+    """The machine's clock, in UTC."""
+    return datetime.now(UTC)
+
+
 def epoch_ms(instant: datetime) -> int:
     """Milliseconds since 1970, exact (no float): the unit of every Webex time field."""
     return (instant - _EPOCH) // timedelta(milliseconds=1)

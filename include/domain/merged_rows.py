@@ -139,6 +139,8 @@ def _own_version(row: CaptureRow) -> list[StoredVersion]:
 
 def earlier_versions(row: CaptureRow) -> list[StoredVersion]:
     """The objects of a capture beside the one that its row names, in the order of their keys."""
+    if "earlier_versions" not in (row.extra_json or ""):  # as of almost all; to parse it takes longer
+        return []
     noted = _notes(row).get("earlier_versions")
     items = cast("list[JsonObject]", noted) if isinstance(noted, list) else []
     return [
@@ -160,8 +162,20 @@ def with_notes(
     media_etag: str | None = None,
 ) -> CaptureRow:
     """The row with these notes; what is None stays as it is noted."""
+    noted = extra_json_with_notes(row, earlier_versions=earlier_versions, media_etag=media_etag)
+    return row if noted == row.extra_json else replace(row, extra_json=noted)
+
+
+def extra_json_with_notes(
+    row: CaptureRow,
+    *,
+    earlier_versions: Sequence[StoredVersion] | None = None,
+    media_etag: str | None = None,
+) -> str | None:
+    """The `extra_json` of the row with these notes, for who replaces more of it; see `with_notes`."""
     extra = _extra(row)
-    notes = _notes(row)
+    noted = extra.get(_NOTES)
+    notes = dict(cast("JsonObject", noted)) if isinstance(noted, dict) else {}
     if earlier_versions:
         ordered = sorted(earlier_versions, key=lambda version: version.object_key)
         notes["earlier_versions"] = [
@@ -174,9 +188,7 @@ def with_notes(
         ]
     if media_etag:
         notes["media_etag"] = media_etag
-    if not notes:
-        return row
-    return replace(row, extra_json=json.dumps({**extra, _NOTES: notes}, sort_keys=True))
+    return json.dumps({**extra, _NOTES: notes}, sort_keys=True) if notes else row.extra_json
 
 
 def _extra(row: CaptureRow) -> JsonObject:

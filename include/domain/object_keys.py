@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, NewType
 
 from include.domain.errors import PermanentError
@@ -66,6 +67,15 @@ def safe_file_name(file_name: str | None) -> str:
     return safe_part(_PERSONAL.sub("redacted", beginning) or _UNNAMED)
 
 
+def _org(org_id: str) -> str:
+    return f"org_id={safe_part(org_id)}"
+
+
+@lru_cache(maxsize=1024)  # all keys of a shard are of a few hours
+def _partition(org_id: str, hour: datetime) -> str:
+    return f"{_org(org_id)}/created_date={hour:%Y-%m-%d}"
+
+
 @dataclass(frozen=True)
 class DueMarker:
     """An empty object that says when an hour needs work: its captures checked, or its contact tasks listed."""
@@ -98,10 +108,10 @@ class KeyLayout:
 
     @property
     def _org(self) -> str:
-        return f"org_id={safe_part(self.org_id)}"
+        return _org(self.org_id)
 
-    def _partition(self, instant: datetime) -> str:
-        return f"{self._org}/created_date={hour_of(instant):%Y-%m-%d}"
+    def _partition(self, hour: datetime) -> str:
+        return _partition(self.org_id, hour)
 
     def captures(self) -> ObjectKey:
         """What the keys of all captures of the org begin with."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from include.domain.capture_state import CapturePolicy
+from include.domain.interval import utc_now
 from include.domain.late_listing import next_listing_time
 from include.domain.object_keys import DueMarker, KeyLayout, ObjectKey, safe_part
 from include.domain.personal_data import PersonalData
-from include.pipelines.refresh_access_token import utc_now
 from include.storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 import tenacity
 from pydantic import SecretStr
 
 from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.domain.interval import utc_now
 from include.webex.connection import CONNECTION_ID, WebexConnection
 from include.webex.tokens import TokenPair, request_token_pair
 
@@ -30,11 +31,6 @@ class TokenStore(Protocol):
     def write(self, text: str) -> None:
         """Keep the text before anyone uses the pair in it."""
         ...
-
-
-def utc_now() -> datetime:
-    """The machine's clock, in UTC."""
-    return datetime.now(UTC)
 
 
 def refresh_access_token(

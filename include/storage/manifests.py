@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 
 import tenacity
 from pydantic import TypeAdapter, ValidationError
@@ -61,7 +61,9 @@ class FoundManifest:
     manifest: Manifest | None
 
 
-_manifest_of = TypeAdapter(Manifest).validate_json
+@cache  # made when it is needed: it takes as long as to import a library
+def _manifests() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
 
 
 def sha256_of(body: bytes) -> str:
@@ -139,6 +141,6 @@ def read_manifest(store: ObjectStore, key: ObjectKey) -> FoundManifest:
     found = store.read(key)
     body = found[0] if found else b""
     try:
-        return FoundManifest(key, sha256_of(body), _manifest_of(body))
+        return FoundManifest(key, sha256_of(body), _manifests().validate_json(body))
     except ValidationError:
         return FoundManifest(key, sha256_of(body), None)

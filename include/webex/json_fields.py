@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 
@@ -26,7 +26,10 @@ class Fields:
 
     def __init__(self, *objects: JsonObject) -> None:
         self._objects = [dict(each) for each in objects]
-        self._spellings: list[dict[str, list[str]]] | None = None
+        self._spellings: dict[str, list[tuple[JsonObject, str]]] = {}
+        for members in self._objects:
+            for spelling in members:
+                self._spellings.setdefault(spelling.lower(), []).append((members, spelling))
         self._nested: list[tuple[JsonObject, str, list[object], Fields]] = []
 
     def __bool__(self) -> bool:
@@ -102,23 +105,14 @@ class Fields:
                     found[free] = value
         return found
 
-    def _members(self, name: str) -> Iterator[tuple[JsonObject, str]]:
-        for members in self._objects:
-            if name in members:
-                yield members, name
-        if self._spellings is None:
-            self._spellings = [_spellings(members) for members in self._objects]
-        for members, spellings in zip(self._objects, self._spellings, strict=True):
-            for spelling in spellings.get(name.lower(), ()):
-                if spelling in members and spelling != name:
-                    yield members, spelling
-
-
-def _spellings(members: JsonObject) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for spelling in members:
-        found.setdefault(spelling.lower(), []).append(spelling)
-    return found
+    def _members(self, name: str) -> Sequence[tuple[JsonObject, str]]:
+        """Where a member of the name is, in the spelling that is asked for before others."""
+        found = [
+            (members, spelling)
+            for members, spelling in self._spellings.get(name.lower(), ())
+            if spelling in members
+        ]
+        return found if len(found) < 2 else sorted(found, key=lambda each: each[1] != name)
 
 
 def fields_of(element: object, *inner: str) -> Fields:
@@ -152,6 +146,8 @@ def unidentified(element: object) -> str:
 
 def text(value: object) -> str | None:
     """A text field; numbers become text, anything else counts as missing. Never an empty text."""
+    if isinstance(value, str) and value.isascii():
+        return value or None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     # A lone surrogate cannot be written to Parquet, which is UTF-8.
