@@ -33,10 +33,11 @@ run: env ## Archive six hours of the sandbox with Airflow and show the result (E
 	@$(PY) -m tools.run_locally $(if $(EXIT),--exit)
 
 .PHONY: verify
-verify: env ## Verify an archive from its bucket alone (FROM= TO= PERCENT= HASH= BUCKET= PREFIX= ENDPOINT_URL=)
+verify: env ## Verify an archive from its bucket alone (FROM= TO= PERCENT= HASH= BUCKET= PREFIX= SENSITIVE_PREFIX= ENDPOINT_URL=)
 	@$(PY) -m tools.verify_bucket $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	  $(if $(PERCENT),--percent "$(PERCENT)") $(if $(HASH),--hash "$(HASH)") $(if $(BUCKET),--bucket "$(BUCKET)") \
-	  $(if $(PREFIX),--prefix "$(PREFIX)") $(if $(ENDPOINT_URL),--endpoint-url "$(ENDPOINT_URL)")
+	  $(if $(PREFIX),--prefix "$(PREFIX)") \
+	  $(if $(SENSITIVE_PREFIX),--sensitive-prefix "$(SENSITIVE_PREFIX)") $(if $(ENDPOINT_URL),--endpoint-url "$(ENDPOINT_URL)")
 
 .PHONY: test
 test: env ## Run every check: lint, types, layers, unit, DAG, S3, end-to-end tests, coverage

@@ -58,9 +58,8 @@ def get_archive(org_id: str, run_id: str, policy: CapturePolicy) -> Archive:
         mask_secret(secret)
     personal_data = PersonalData.from_fields(extra.get("personal_data"), secret)
     store, prefix = get_store()
-    return Archive(
-        store, KeyLayout(org_id, prefix), run_id, policy=policy, personal_data=personal_data
-    )
+    keys = KeyLayout(org_id, prefix, str(extra.get("sensitive_prefix") or ""))
+    return Archive(store, keys, run_id, policy=policy, personal_data=personal_data)
 
 
 def _extra_fields() -> dict[str, Any]:

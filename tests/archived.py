@@ -40,7 +40,7 @@ class ArchivedHours:
 
     @property
     def objects(self) -> list[str]:
-        return [key for key in self.keys if "captures/org_id=" in key and "tables/" not in key]
+        return [key for key in self.keys if "/created_hour=" in key]
 
     @property
     def working_files(self) -> list[str]:

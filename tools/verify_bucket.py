@@ -56,6 +56,7 @@ class Place:
     bucket: str
     prefix: str = ""
     client: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sensitive_prefix: str = ""
 
     @classmethod
     def from_connection(cls, text: str) -> Place:
@@ -95,7 +96,8 @@ class Place:
             "verify": extra.get("verify"),
         }
         used = {name: value for name, value in options.items() if value is not None and value != ""}
-        return cls(str(bucket), str(extra.get("prefix") or ""), used)
+        prefixes = [str(extra.get(name) or "") for name in ("prefix", "sensitive_prefix")]
+        return cls(str(bucket), prefixes[0], used, prefixes[1])
 
     def store(self) -> ObjectStore:
         """The bucket."""
@@ -122,7 +124,8 @@ def _verify(
     orgs = orgs_of(store, place.prefix)
     findings: list[Finding] = []
     for org_id in orgs:
-        archive = Archive(store, KeyLayout(org_id, place.prefix), "verify")
+        keys = KeyLayout(org_id, place.prefix, place.sensitive_prefix)
+        archive = Archive(store, keys, "verify")
         verified = verify_bucket(archive, interval, sha256_percent=percent, held_sha256=held_sha256)
         findings += verified.findings
         print(f"org {org_id}: {verified.summary}")
@@ -130,7 +133,7 @@ def _verify(
         if gaps:
             print(f"  Never archived in between: {gaps} hours (give FROM and TO to list them).")
     if interval is None:
-        findings += find_foreign_objects(store, place.prefix, orgs)
+        findings += find_foreign_objects(store, place.prefix, orgs, place.sensitive_prefix)
     if not orgs and not findings:
         print(f"The bucket {store.bucket} holds no archive under the prefix '{place.prefix}'.")
         return 2
@@ -146,7 +149,7 @@ def _verify(
 def _place(options: argparse.Namespace) -> Iterator[Place]:
     if options.bucket:
         client = {"endpoint_url": options.endpoint_url} if options.endpoint_url else {}
-        yield Place(options.bucket, options.prefix or "", client)
+        yield Place(options.bucket, options.prefix or "", client, options.sensitive_prefix or "")
     elif os.environ.get(CONNECTION):
         yield Place.from_connection(os.environ[CONNECTION])
     else:
@@ -238,6 +241,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--bucket", help="the bucket, reached with the credentials that boto3 finds"
     )
     parser.add_argument("--prefix", help="with --bucket: the prefix of the archive in it")
+    parser.add_argument(
+        "--sensitive-prefix", help="with --bucket: where under the prefix sensitive captures lie"
+    )
     parser.add_argument("--endpoint-url", help="with --bucket: a store other than AWS")
     parser.add_argument("--state", type=Path, default=PROJECT, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -30,6 +30,8 @@ _DIGEST_LENGTH = 32
 _PREFIX = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 _PERSONAL = re.compile(r"\+\d[\d*() .-]{5,}\d|[^\s/@]+@[^\s/@]+\.[A-Za-z]{2,}")
 _UNNAMED = "unnamed"
+# What lies beside the captures under the prefix.
+_OWN_FOLDERS = frozenset({"captures", "tables", "manifests", "due", "_work", "hints"})
 _HOUR_IN_KEY = re.compile(
     r"created_date=(\d{4}-\d{2}-\d{2})/(?:created_hour=(\d{2})/|(\d{2})\.parquet\Z)", re.ASCII
 )
@@ -90,12 +92,20 @@ class DueMarker:
 class KeyLayout:
     """The keys of one org's archive, under the optional prefix of the bucket.
 
+    Attributes:
+        org_id: Whose archive it is.
+        prefix: What all keys begin with.
+        sensitive_prefix: Where captures lie, under the prefix, that the API calls sensitive; empty for
+            beside the others.
+
     Raises:
-        PermanentError: The prefix is not made of plain parts (letters, digits, ``. _ = -``).
+        PermanentError: A prefix is not made of plain parts (letters, digits, ``. _ = -``), or the sensitive
+            one is a folder of the archive.
     """
 
     org_id: str
     prefix: str = ""
+    sensitive_prefix: str = ""
 
     def __post_init__(self) -> None:
         trimmed = self.prefix.strip("/")
@@ -105,6 +115,22 @@ class KeyLayout:
                 f"{MAX_PREFIX_LENGTH} letters, digits, '.', '_', '=' or '-', in parts divided by '/'."
             )
         object.__setattr__(self, "prefix", f"{trimmed}/" if trimmed else "")
+        sensitive = self.sensitive_prefix.strip("/")
+        is_plain = len(sensitive) <= MAX_PREFIX_LENGTH - len(trimmed) and _PREFIX.fullmatch(
+            sensitive
+        )
+        if sensitive and (not is_plain or sensitive.partition("/")[0] in _OWN_FOLDERS):
+            raise PermanentError(
+                "The extra field 'sensitive_prefix' of the connection wxcc_store is not usable: give letters, digits, "
+                "'.', '_', '=' or '-', in parts divided by '/', at most "
+                f"{MAX_PREFIX_LENGTH} together with the prefix, and no folder that the archive has already."
+            )
+        object.__setattr__(self, "sensitive_prefix", sensitive)
+
+    @property
+    def places(self) -> tuple[bool, ...]:
+        """Whether captures lie there that are sensitive, for each place where captures lie: one, or two."""
+        return (False, True) if self.sensitive_prefix else (False,)
 
     @property
     def _org(self) -> str:
@@ -113,18 +139,25 @@ class KeyLayout:
     def _partition(self, hour: datetime) -> str:
         return _partition(self.org_id, hour)
 
-    def captures(self) -> ObjectKey:
-        """What the keys of all captures of the org begin with."""
-        return ObjectKey(f"{self.prefix}captures/{self._org}/")
+    def captures(self, *, sensitive: bool = False) -> ObjectKey:
+        """What the keys of all captures of the org begin with, in one of their places."""
+        return ObjectKey(f"{self.prefix}{self._folder(sensitive=sensitive)}/{self._org}/")
 
-    def captures_of_hour(self, created_time: datetime) -> ObjectKey:
+    def _folder(self, *, sensitive: bool) -> str:
+        return self.sensitive_prefix if sensitive and self.sensitive_prefix else "captures"
+
+    def captures_of_hour(self, created_time: datetime, *, sensitive: bool = False) -> ObjectKey:
         """What the keys of all captures of the contact tasks created in one hour begin with."""
         hour = hour_of(created_time)
-        return ObjectKey(f"{self.prefix}captures/{self._partition(hour)}/created_hour={hour:%H}/")
+        folder = self._folder(sensitive=sensitive)
+        return ObjectKey(f"{self.prefix}{folder}/{self._partition(hour)}/created_hour={hour:%H}/")
 
-    def captures_of_contact_task(self, created_time: datetime, task_id: str) -> ObjectKey:
+    def captures_of_contact_task(
+        self, created_time: datetime, task_id: str, *, sensitive: bool = False
+    ) -> ObjectKey:
         """What the keys of all captures of one contact task begin with."""
-        return ObjectKey(f"{self.captures_of_hour(created_time)}{safe_part(task_id)}/")
+        hour_prefix = self.captures_of_hour(created_time, sensitive=sensitive)
+        return ObjectKey(f"{hour_prefix}{safe_part(task_id)}/")
 
     def capture(
         self,
@@ -134,6 +167,7 @@ class KeyLayout:
         capture_id: str,
         file_name: str | None,
         *,
+        sensitive: bool | None = None,
         version: str = "",
     ) -> ObjectKey:
         """The key of one capture; different (task, kind, capture id, version) never share one.
@@ -144,12 +178,20 @@ class KeyLayout:
             kind: Recording, transcript or screen recording.
             capture_id: Unique in its contact task and kind.
             file_name: As the API gave it.
+            sensitive: Whether the API calls it so; None where it does not tell.
             version: Empty for the first; else lower-case hex digits that tell a later content apart.
         """
-        task_prefix = self.captures_of_contact_task(created_time, task_id)
+        task_prefix = self.captures_of_contact_task(
+            created_time, task_id, sensitive=bool(sensitive)
+        )
         # No id is ever written with "~v": an escape goes on with hex digits, a cut with another "~".
         capture = f"{safe_part(capture_id)}~v{version}" if version else safe_part(capture_id)
         return ObjectKey(f"{task_prefix}{kind}/{capture}/{safe_file_name(file_name)}")
+
+    def is_misplaced(self, key: str, *, sensitive: bool | None) -> bool:
+        """Whether a sensitive capture lies elsewhere: it became sensitive, or is from before the setting."""
+        here = self.captures(sensitive=True)
+        return bool(sensitive and self.sensitive_prefix) and not key.startswith(here)
 
     def table(self, table: TableName) -> ObjectKey:
         """What the keys of all partitions of a table begin with."""

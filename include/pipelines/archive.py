@@ -53,7 +53,10 @@ class Archive:
         self.store.delete(
             [file.key for file in found if now - file.last_modified > WORKING_FILES_LIVE]
         )
-        self.store.abort_uploads(self.keys.captures(), now - WORKING_FILES_LIVE)
+        for sensitive in self.keys.places:
+            self.store.abort_uploads(
+                self.keys.captures(sensitive=sensitive), now - WORKING_FILES_LIVE
+            )
 
     def due_markers(self, until: datetime) -> Iterator[DueMarker]:
         """The markers of what is due by then, longest due first: one listing that ends there."""

@@ -67,15 +67,21 @@ class BucketView:
             ):
                 if capture.task_id in wanted:
                     self.rows[capture.task_id][capture.identity] = capture
-            self._list_objects(archive, rows)
+            for sensitive in archive.keys.places:
+                self._list_objects(archive, rows, sensitive=sensitive)
 
-    def _list_objects(self, archive: Archive, rows: Sequence[ContactTaskRow]) -> None:
-        """One walk over the keys from the first to the last contact task of an hour's share."""
+    def _list_objects(
+        self, archive: Archive, rows: Sequence[ContactTaskRow], *, sensitive: bool
+    ) -> None:
+        """One walk over the keys from the first to the last contact task of an hour's share, in one place."""
         prefixes = [
-            archive.keys.captures_of_contact_task(row.created_time, row.task_id) for row in rows
+            archive.keys.captures_of_contact_task(
+                row.created_time, row.task_id, sensitive=sensitive
+            )
+            for row in rows
         ]
         end = max(prefixes) + "\x7f"
-        hour_prefix = archive.keys.captures_of_hour(rows[0].created_time)
+        hour_prefix = archive.keys.captures_of_hour(rows[0].created_time, sensitive=sensitive)
         for found in archive.store.list(hour_prefix, start_after=min(prefixes)):
             if found.key > end:
                 break
@@ -89,7 +95,10 @@ class BucketView:
         """
         known = self.rows[row.task_id].get(row.identity)
         if known and known.outcome == "copied":
-            there = self.objects.get(ObjectKey(known.object_key or ""))
+            known_key = ObjectKey(known.object_key or "")
+            if known_key not in self.objects:  # it may lie in a place that another setting named
+                self.refresh(known_key)
+            there = self.objects.get(known_key)
             is_whole = there is not None and there.size_bytes == known.size_bytes
             return as_known(row, known) if is_whole else None
         return self.stored(row, key)
@@ -213,11 +222,16 @@ class CopiedBatch:
         """The row of one capture, and whether its URL was refused and a fresh one may help."""
         row = new_capture_row(contact_task, capture, self.archive.personal_data)
         key = self.archive.keys.capture(
-            contact_task.created_time, row.task_id, row.kind, row.capture_id, row.file_name
+            contact_task.created_time,
+            row.task_id,
+            row.kind,
+            row.capture_id,
+            row.file_name,
+            sensitive=row.sensitive,
         )
         known = self.bucket.rows[row.task_id].get(row.identity)
         found = self.bucket.find(row, key)
-        if found and not self.recopy:
+        if found and not self.recopy and not self._is_misplaced(found):
             look = self._look(found, known, capture)
             if look is None:
                 return found, False
@@ -232,9 +246,12 @@ class CopiedBatch:
         if found is None and known and known.outcome == "copied":
             # The object that the row names is damaged or not there: the same bytes belong under its key.
             found = as_known(row, known)
-        if found is None:
-            return self._download(row, key, capture.download_url, None)
-        return self._download(row, ObjectKey(found.object_key or key), capture.download_url, found)
+        if found is not None and not self._is_misplaced(found):
+            key = ObjectKey(found.object_key or key)
+        return self._download(row, key, capture.download_url, found)
+
+    def _is_misplaced(self, found: CaptureRow) -> bool:
+        return self.archive.keys.is_misplaced(found.object_key or "", sensitive=found.sensitive)
 
     def _look(self, found: CaptureRow, known: CaptureRow | None, capture: Capture) -> Look | None:
         """What the media host has now of a capture that is in the bucket; None where nobody asked or it fails.
@@ -310,6 +327,7 @@ class CopiedBatch:
                 row.kind,
                 row.capture_id,
                 row.file_name,
+                sensitive=row.sensitive,
                 version=changed.sha256[:VERSION_DIGITS],
             )
             self.bucket.refresh(own_key)

@@ -312,12 +312,16 @@ class _Verifier:
     def _compare_objects(self, hour: datetime, captures: Sequence[CaptureRow]) -> None:
         there = {
             item.key: item
-            for item in self.archive.store.list(self.archive.keys.captures_of_hour(hour))
+            for sensitive in self.archive.keys.places
+            for item in self.archive.store.list(
+                self.archive.keys.captures_of_hour(hour, sensitive=sensitive)
+            )
         }
         expected = {version.object_key: version for row in captures for version in _versions(row)}
         to_read: list[StoredVersion] = []
         for key, version in expected.items():
-            item = there.pop(ObjectKey(key), None)
+            # It may lie in a place that another setting named.
+            item = there.pop(ObjectKey(key), None) or self.archive.store.head(ObjectKey(key))
             self.found.objects += 1
             if item is None:
                 self.found.find("object_missing", key, hour)
@@ -446,15 +450,16 @@ class _Verifier:
         """Objects of the org where no row and no manifest expects any."""
         keys = self.archive.keys
         hours = self.archived_hours()
-        for item in self.archive.store.list(keys.captures()):
-            hour = keys.hour_of(item.key)
-            is_ours = (
-                hour is not None
-                and hour in hours
-                and item.key.startswith(keys.captures_of_hour(hour))
-            )
-            if not is_ours and not self._is_being_archived(item):
-                self.found.find("object_unknown", item.key)
+        for sensitive in keys.places:
+            for item in self.archive.store.list(keys.captures(sensitive=sensitive)):
+                hour = keys.hour_of(item.key)
+                is_ours = (
+                    hour is not None
+                    and hour in hours
+                    and item.key.startswith(keys.captures_of_hour(hour, sensitive=sensitive))
+                )
+                if not is_ours and not self._is_being_archived(item):
+                    self.found.find("object_unknown", item.key)
         tables: tuple[TableName, ...] = ("contact_tasks", "captures", "completeness")
         for table in tables:
             for item in self.archive.store.list(keys.table(table)):
@@ -472,11 +477,14 @@ def _versions(row: CaptureRow) -> Iterator[StoredVersion]:
     yield from earlier_versions(row)
 
 
-def find_foreign_objects(store: ObjectStore, prefix: str, orgs: Iterable[str]) -> list[Finding]:
+def find_foreign_objects(
+    store: ObjectStore, prefix: str, orgs: Iterable[str], sensitive_prefix: str = ""
+) -> list[Finding]:
     """Objects in the archive's folders that belong to no org's archive."""
     root = KeyLayout("", prefix).prefix
     known = tuple(f"org_id={org}/" for org in orgs)
-    folders = [f"{root}{name}/" for name in ("captures", "manifests", "tables/contact_tasks")]
+    names = ["captures", "manifests", "tables/contact_tasks"]
+    folders = [f"{root}{name}/" for name in (*names, sensitive_prefix.strip("/")) if name]
     folders += [f"{root}tables/captures/", f"{root}tables/completeness/"]
     found = [
         Finding("object_unknown", item.key)

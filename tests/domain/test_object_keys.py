@@ -163,6 +163,34 @@ def test_an_odd_prefix_is_refused(prefix: str):
 
 
 @pytest.mark.parametrize(
+    "sensitive_prefix",
+    ["captures", "tables/x", "_work", "manifests", "due/", "a//b", "a b", "../a", ".a", "a" * 257],
+    ids=lambda text: text[:12],
+)
+def test_a_place_for_sensitive_captures_that_is_not_usable_is_refused(sensitive_prefix: str):
+    with pytest.raises(PermanentError, match="'sensitive_prefix'"):
+        KeyLayout(ORG_ID, "p", sensitive_prefix)
+
+
+def test_only_what_is_called_sensitive_lies_apart():
+    layout = KeyLayout(ORG_ID, "an/archive", "/under/lock/")
+    key = layout.capture(NOW, "t", "recording", "c", "a.wav", sensitive=True)
+
+    assert key == LAYOUT.capture(NOW, "t", "recording", "c", "a.wav").replace(
+        "an/archive/captures/", "an/archive/under/lock/"
+    )
+    assert layout.hour_of(key) == LAYOUT.hour_of(LAYOUT.captures_of_hour(NOW))
+    for told in (False, None):
+        assert layout.capture(NOW, "t", "recording", "c", "a.wav", sensitive=told).startswith(
+            LAYOUT.captures()
+        )
+    assert LAYOUT.capture(NOW, "t", "recording", "c", "a.wav", sensitive=True).startswith(
+        LAYOUT.captures()
+    )
+    assert (LAYOUT.places, layout.places) == ((False,), (False, True))
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda layout: layout.captures_of_hour(NOW),

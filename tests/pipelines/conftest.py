@@ -81,6 +81,7 @@ class Centre:
     """How far the clock of the runs is ahead of the sandbox's."""
     part_bytes: int = PART_BYTES
     personal_data: PersonalData = field(default_factory=PersonalData)
+    sensitive_prefix: str = ""
 
     @property
     def now(self) -> datetime:
@@ -95,7 +96,7 @@ class Centre:
             store=ObjectStore(
                 self.s3, self.bucket, self.part_bytes, connections=ToldConnections(self.s3)
             ),
-            keys=KeyLayout(self.connection.org_id),
+            keys=KeyLayout(self.connection.org_id, sensitive_prefix=self.sensitive_prefix),
             run_id=run_id,
             personal_data=self.personal_data,
             now=lambda: self.now,

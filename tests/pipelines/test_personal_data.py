@@ -62,8 +62,14 @@ def test_no_table_no_working_file_and_no_key_holds_what_is_hashed(open_centre):
 
 
 def test_a_changed_policy_makes_no_second_capture_and_reaches_every_row_of_the_hour(open_centre):
-    """Two transcripts that share one id keep theirs, though their file names are told otherwise."""
-    centre = open_centre(tasks_per_hour=12, transcript_share=1.0, both_transcripts_share=1.0)
+    """Two transcripts that share one id keep theirs, and what Webex has purged since comes under it too."""
+    centre = open_centre(
+        tasks_per_hour=12,
+        transcript_share=1.0,
+        both_transcripts_share=1.0,
+        purged_share=0.4,
+        purged_after_hours=40.0,
+    )
     interval = centre.hour(26)
     centre.run(interval)
     before = {row["capture_id"]: row["object_key"] for row in centre.archived.rows("captures")}

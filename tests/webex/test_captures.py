@@ -20,6 +20,7 @@ from include.domain.errors import ArchiveError, PermanentError, TransientError
 from include.domain.interval import from_epoch_ms
 from include.domain.new_rows import new_capture_row, new_contact_task_row
 from include.domain.object_keys import Kind
+from include.domain.personal_data import PersonalData
 from include.sandbox.server import Sandbox
 from include.webex.captures import (
     CaptureOptions,
@@ -652,8 +653,10 @@ def test_whatever_the_sandbox_answers_was_asked_for(odd_sandbox: Sandbox):
     client.close()
 
 
-def test_who_was_given_an_id_keeps_it_when_an_earlier_one_appears_later():
+@pytest.mark.parametrize("policy", ["keep", "mask"])
+def test_who_was_given_an_id_keeps_it_when_an_earlier_one_appears_later(policy: str):
     """Else the second transcript would be taken for the first one, which is copied already."""
+    as_kept = PersonalData.from_fields({"file_name": policy}, "").capture
     first_shown = a_capture(
         kind="transcript",
         capture_id="cfg-id-101",
@@ -661,9 +664,9 @@ def test_who_was_given_an_id_keeps_it_when_an_earlier_one_appears_later():
         extra={"createTime": "1789381190000"},
     )
     shown_later = replace(first_shown, source="recording", extra={"createTime": "1789381100000"})
-    names_given: NamesGiven = {("transcript", "cfg-id-101"): distinction(first_shown)}
+    names_given: NamesGiven = {("transcript", "cfg-id-101"): distinction(as_kept(first_shown))}
 
-    found = with_unique_ids([shown_later, first_shown], names_given)
+    found = with_unique_ids([shown_later, first_shown], names_given, as_kept)
 
     assert {capture.source: capture.capture_id == "cfg-id-101" for capture in found} == {
         "realtime-voice": True,
