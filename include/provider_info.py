@@ -66,6 +66,21 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Only for a stand-in; empty means https://webexapis.com/v1/access_token.",
                         "schema": _TEXT,
                     },
+                    "kind": {
+                        "label": "Kind of application",
+                        "description": "service_app (default) or integration.",
+                        "schema": {**_TEXT, "enum": ["service_app", "integration", None]},
+                    },
+                    "redirect_uri": {
+                        "label": "Redirect URI",
+                        "description": "Of an integration: https://<this Airflow>/wxcc/callback, as registered.",
+                        "schema": _TEXT,
+                    },
+                    "authorize_url": {
+                        "label": "Authorize URL",
+                        "description": "Only for a stand-in; empty means https://webexapis.com/v1/authorize.",
+                        "schema": _TEXT,
+                    },
                     "media_hosts": {
                         "label": "Media hosts",
                         "description": "Hosts of download URLs, divided by commas; empty means those of S3.",

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import cast
+from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -15,9 +15,13 @@ from include.domain.capture_state import CapturePolicy
 from include.domain.errors import PermanentError
 
 CONNECTION_ID = "webex_contact_center"
+HELPER_CONNECTION_ID = "webex_token_helper"
 # Documented data centres (in1: seen in one official SDK file only); any other base URL is accepted.
 REGIONS = ("us1", "eu1", "eu2", "ca1", "anz1", "jp1", "sg1", "in1")
 DEFAULT_TOKEN_URL = "https://webexapis.com/v1/access_token"  # noqa: S105 - an address, no secret
+DEFAULT_AUTHORIZE_URL = "https://webexapis.com/v1/authorize"
+# `helper` is no choice of the form: the connection webex_token_helper has it (include/webex/token_helper.py).
+Kind = Literal["service_app", "integration", "helper"]
 # Inferred: download URLs are pre-signed S3 URLs; their hosts in other regions are unknown, so only
 # the S3 naming schemes are allowed, and the operator lists what else their region uses.
 DEFAULT_MEDIA_HOSTS = (
@@ -48,6 +52,9 @@ class WebexConnection:
         media_hosts: Host patterns from which download URLs are fetched; plain http and private
             addresses are allowed only for hosts that are listed literally.
         capture_policy: How long captures may take, and how long Webex keeps them.
+        kind: The kind of client application; an integration gets its first pair by a person's consent.
+        redirect_uri: Where Webex sends that person back to; an integration always has one.
+        authorize_url: Where that person is asked.
     """
 
     base_url: str
@@ -59,6 +66,9 @@ class WebexConnection:
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
     media_hosts: tuple[str, ...] = DEFAULT_MEDIA_HOSTS
     capture_policy: CapturePolicy = field(default_factory=CapturePolicy)
+    kind: Kind = "service_app"
+    redirect_uri: str | None = None
+    authorize_url: str = DEFAULT_AUTHORIZE_URL
 
     @classmethod
     def from_fields(
@@ -81,6 +91,7 @@ class WebexConnection:
         if not password:
             raise _refusal("password (the client secret of the service app)", "is empty: set it")
         refresh_token = str(extra.get("refresh_token") or "").strip()
+        kind = _kind(extra.get("kind"))
         return cls(
             base_url=_base_url(host, schema, port),
             org_id=_org_id(extra.get("org_id")),
@@ -94,7 +105,36 @@ class WebexConnection:
             or DEFAULT_REQUESTS_PER_MINUTE,
             media_hosts=_media_hosts(extra.get("media_hosts")),
             capture_policy=_capture_policy(extra),
+            kind=kind,
+            redirect_uri=_redirect_uri(extra.get("redirect_uri"), kind),
+            authorize_url=_http_url(
+                "extra field authorize_url",
+                str(extra.get("authorize_url") or DEFAULT_AUTHORIZE_URL),
+            ),
         )
+
+
+def _kind(value: object) -> Kind:
+    text = str(value or "service_app").strip()
+    if text == "helper" or text not in get_args(Kind):
+        raise _refusal("extra field kind", "is neither service_app nor integration: give one")
+    return cast("Kind", text)
+
+
+def _redirect_uri(value: object, kind: Kind) -> str | None:
+    text = str(value or "").strip()
+    if not text:
+        if kind == "integration":
+            raise _refusal(
+                "extra field redirect_uri",
+                "is missing: an integration needs the URL of this Airflow that Webex sends the administrator "
+                "back to, such as https://airflow.example.com/wxcc/callback",
+            )
+        return None
+    host = urlsplit(_http_url("extra field redirect_uri", text)).hostname
+    if not text.startswith("https://") and host not in {"localhost", "127.0.0.1", "::1"}:
+        raise _refusal("extra field redirect_uri", "is not https: give an https URL")
+    return text  # as registered, to the last slash: Webex compares it whole
 
 
 def _base_url(host: str | None, schema: str | None, port: int | None) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,12 @@ from urllib3.exceptions import HTTPError
 
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
-from include.webex.connection import CONNECTION_ID, WebexConnection
+from include.webex.connection import (
+    CONNECTION_ID,
+    HELPER_CONNECTION_ID,
+    Kind,
+    WebexConnection,
+)
 from include.webex.http_client import unreachable
 from include.webex.json_answers import parse_json_object, read_body
 
@@ -33,6 +38,7 @@ class TokenPair:
         refresh_token_expires_time: When the refresh token ends, where Webex told.
         seed: A fingerprint of the connection from whose first refresh token this pair descends; a new
             first refresh token in the connection replaces the whole line.
+        scope: What the access token may do, where Webex told.
     """
 
     access_token: SecretStr
@@ -41,6 +47,7 @@ class TokenPair:
     lifetime: timedelta
     refresh_token_expires_time: datetime | None
     seed: str
+    scope: str | None = None
 
     def is_usable(self, now: datetime) -> bool:
         """Whether a request sent now would still be authorised when it arrives."""
@@ -76,6 +83,7 @@ class TokenPair:
                 if self.refresh_token_expires_time
                 else None,
                 "seed": self.seed,
+                "scope": self.scope,
             }
         )
 
@@ -96,6 +104,7 @@ class TokenPair:
                 lifetime=timedelta(seconds=stored["lifetime_seconds"]),
                 refresh_token_expires_time=_aware(refresh_end) if refresh_end else None,
                 seed=_non_empty(stored["seed"]),
+                scope=stored.get("scope"),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise PermanentError(
@@ -132,77 +141,126 @@ def request_token_pair(
     now: Callable[[], datetime],
     timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
 ) -> TokenPair:
-    """Spend a refresh token on a new pair (documented: POST /v1/access_token, form body).
+    """Spend a refresh token on a new pair. See `exchange`."""
+    form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
+    return exchange(connection, form, refresh_token, now, timeout_seconds)
 
-    Where the answer brings no refresh token, the spent one is kept (rotation: unknown). Sends one
-    request and never repeats it: whether to try again is the caller's choice.
+
+def exchange(
+    connection: WebexConnection,
+    form: Mapping[str, str],
+    spent: SecretStr | None,
+    now: Callable[[], datetime],
+    timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
+) -> TokenPair:
+    """Exchange a grant for a pair (documented: POST /v1/access_token, form body).
+
+    The client's credentials are added to the form. Where the answer brings no refresh token, the spent
+    one is kept (rotation: unknown). Sends one request and never repeats it: whether to try again is the
+    caller's choice.
 
     Raises:
-        TokenRejected: 400 or 401: the refresh token or the client's credentials are refused.
+        TokenRejected: 400, 401 or 403: the grant or the client's credentials are refused.
         PermanentError: The address is wrong, or the answer is not a token answer.
         TransientError: 429, 5xx or a broken connection.
+    """
+    secret = connection.client_secret.get_secret_value()
+    content = {"client_id": connection.client_id, "client_secret": secret, **form}
+    status, body = post(connection.token_url, timeout_seconds, data=content)
+    return read_token_answer(status, body, connection, spent, now())
+
+
+def post(
+    url: str,
+    timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
+    headers: Mapping[str, str] | None = None,
+    **content: object,
+) -> tuple[int, bytes]:
+    """The status and the body of what the host of the token endpoint answers; a redirect is not followed.
+
+    Raises:
+        PermanentError: The host does not exist.
+        TransientError: A broken connection.
     """
     try:
         with requests.Session() as session:
             session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
             with session.post(
-                connection.token_url,
-                data={
-                    "grant_type": "refresh_token",
-                    "client_id": connection.client_id,
-                    "client_secret": connection.client_secret.get_secret_value(),
-                    "refresh_token": refresh_token.get_secret_value(),
+                url,
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                    **(headers or {}),
                 },
-                headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
                 timeout=timeout_seconds,
                 allow_redirects=False,
                 stream=True,
+                **content,  # pyright: ignore[reportArgumentType] - `data` or `json`, as requests takes them
             ) as response:
-                status = response.status_code
-                body = read_body(response.raw, _MAX_ANSWER_BYTES)
+                return response.status_code, read_body(response.raw, _MAX_ANSWER_BYTES)
     except requests.ConnectionError as error:
         setting = f"the extra field token_url of the connection {CONNECTION_ID}"
-        raise unreachable(connection.token_url, setting, error) from None
+        raise unreachable(url, setting, error) from None
     except (requests.RequestException, HTTPError, OSError, ValueError) as error:
         raise TransientError(
             f"The answer of the token endpoint broke off ({type(error).__name__})."
         ) from None
-    return read_token_answer(status, body, connection, refresh_token, now())
 
 
 def read_token_answer(
-    status: int, body: bytes, connection: WebexConnection, spent: SecretStr, now: datetime
+    status: int, body: bytes, connection: WebexConnection, spent: SecretStr | None, now: datetime
 ) -> TokenPair:
-    """The token pair of an answer; see `request_token_pair`."""
+    """The token pair of an answer; see `exchange`."""
     answer = parse_json_object(body) or {}
     if status in {400, 401, 403}:
-        raise TokenRejected(_refusal_sentence(status, answer))
+        raise TokenRejected(_refusal_sentence(status, answer, connection))
     if status in {408, 425, 429} or status >= 500:
         raise TransientError(f"The token endpoint answered {status}; it is tried again later.")
     if status != 200:
         raise PermanentError(
             f"The token endpoint answered {status}: check the extra field token_url of {CONNECTION_ID}."
         )
-    return _token_pair(answer, spent, seed_of(connection), now)
+    return token_pair(answer, spent, seed_of(connection), now)
 
 
-def _refusal_sentence(status: int, answer: JsonObject) -> str:
+# Which connection holds an application's credentials, and how a person gets it a new refresh token.
+_CONNECTION_OF: Mapping[Kind, str] = {
+    "service_app": CONNECTION_ID,
+    "integration": CONNECTION_ID,
+    "helper": HELPER_CONNECTION_ID,
+}
+_REMEDY_OF: Mapping[Kind, str] = {
+    "service_app": "Generate a new pair for your org in the Webex Developer Portal (service app, Org "
+    "Authorizations) and put its refresh token into the extra field refresh_token of the connection "
+    f"{CONNECTION_ID}",
+    "integration": "Open the page Connect with Webex of Airflow's menu (/wxcc/connect) and connect again",
+    "helper": "Put a new refresh token of the helper integration into the extra field refresh_token of the "
+    f"connection {HELPER_CONNECTION_ID}",
+}
+
+
+def _refusal_sentence(status: int, answer: JsonObject, connection: WebexConnection) -> str:
     """One sentence for both documented and seen shapes of a refusal; the body itself is not quoted."""
     text = json.dumps(answer).lower()
+    name = _CONNECTION_OF[connection.kind]
     if "invalid_client" in text or ("client" in text and "secret" in text):
         return (
             f"Webex refuses the client id or the client secret ({status}): check login and password of the "
-            f"connection {CONNECTION_ID} against the service app in the Webex Developer Portal."
+            f"connection {name} against the application in the Webex Developer Portal."
         )
     return (
-        f"Webex refuses the refresh token ({status}): it is expired, revoked or already spent. Generate a new "
-        "pair for your org in the Webex Developer Portal (service app, Org Authorizations) and put its refresh "
-        f"token into the extra field refresh_token of the connection {CONNECTION_ID}; if that does not help, "
-        "check its login and password."
+        f"Webex refuses the refresh token ({status}): it is expired, revoked or already spent. "
+        f"{_REMEDY_OF[connection.kind]}; if that does not help, check login and password of the connection {name}."
     )
 
 
-def _token_pair(answer: JsonObject, spent: SecretStr, seed: str, now: datetime) -> TokenPair:
+def token_pair(answer: JsonObject, spent: SecretStr | None, seed: str, now: datetime) -> TokenPair:
+    """The pair in the content of a 200; without a refresh token in it, the spent one goes on.
+
+    Raises:
+        PermanentError: There is no refresh token, neither in it nor before.
+        TransientError: It is not a token answer.
+    """
     access_token, expires_in = (
         _token(answer.get("access_token")),
         _seconds(answer.get("expires_in")),
@@ -211,16 +269,24 @@ def _token_pair(answer: JsonObject, spent: SecretStr, seed: str, now: datetime) 
         raise TransientError(
             "The token endpoint answered 200 without access_token and expires_in; it is tried again later."
         )
+    refresh_token = _token(answer.get("refresh_token")) or spent
+    if refresh_token is None:
+        raise PermanentError(
+            "Webex answered without a refresh token: check in the Webex Developer Portal that the application is a "
+            "service app or an integration."
+        )
     refresh_expires_in = _seconds(answer.get("refresh_token_expires_in"))
+    scope = answer.get("scope")
     return TokenPair(
         access_token=access_token,
-        refresh_token=_token(answer.get("refresh_token")) or spent,
+        refresh_token=refresh_token,
         expires_time=now.astimezone(UTC) + timedelta(seconds=expires_in),
         lifetime=timedelta(seconds=expires_in),
         refresh_token_expires_time=now.astimezone(UTC) + timedelta(seconds=refresh_expires_in)
         if refresh_expires_in is not None
         else None,
         seed=seed,
+        scope=scope if isinstance(scope, str) else None,
     )
 
 

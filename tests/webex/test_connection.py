@@ -152,3 +152,32 @@ def error_or(make: Callable[[], WebexConnection]) -> WebexConnection | ArchiveEr
         return make()
     except ArchiveError as error:
         return error
+
+
+def test_an_integration_says_where_webex_sends_the_administrator_back_to():
+    connection = a_connection(
+        kind="integration",
+        redirect_uri="https://airflow.example.com/wxcc/callback/",
+        refresh_token="",
+    )
+
+    assert connection.redirect_uri == "https://airflow.example.com/wxcc/callback/"
+    assert connection.authorize_url == "https://webexapis.com/v1/authorize"
+    assert a_connection(kind="").kind == "service_app"
+    assert a_connection(redirect_uri="http://localhost:8080/wxcc/callback").redirect_uri
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"kind": "person"}, "kind"),
+        ({"kind": "helper"}, "kind"),
+        ({"kind": "integration"}, "redirect_uri"),
+        ({"redirect_uri": "http://airflow.example.com/wxcc/callback"}, "redirect_uri"),
+        ({"redirect_uri": "https://airflow.example.com/?a=b"}, "redirect_uri"),
+        ({"authorize_url": "webexapis.com"}, "authorize_url"),
+    ],
+)
+def test_a_wrong_setting_of_an_integration_is_told(changes: dict[str, str], field: str):
+    with pytest.raises(PermanentError, match=f"extra field {field} "):
+        a_connection(**changes)
