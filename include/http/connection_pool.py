@@ -22,7 +22,9 @@ import certifi
 import httptools
 
 _HEAD_BYTES = 64 << 10
-_RECEIVE_BYTES = 256 << 10
+# So much is received before anything else is done with it: threads that take turns more often spend a fifth of
+# their time on it (docs/decisions/0013-data-path.md).
+_RECEIVE_BYTES = 4 << 20
 _SEND_BYTES = 1 << 20
 # A body that trickles in more slowly than this holds up a copy for hours, and never trips a time-out of reads.
 _MIN_BYTES_PER_SECOND = 16 << 10
@@ -334,6 +336,7 @@ class Answer:
         self._is_closed = False
         self._received = 0
         self._waited_seconds = 0.0
+        self._failure: OSError | None = None
         self.body_seconds = math.inf
         self._chunks = None if has_no_body else _chunks_of(head)
         announced = head.headers.get("content-length", "")
@@ -371,30 +374,36 @@ class Answer:
             self._connection.close()
 
     def readinto(self, view: memoryview) -> int:
-        """Put the next bytes of the body into the view, 256 KiB if it has room for them; 0 at its end.
+        """Put the next bytes of the body into the view, 4 MiB if it has room for them; 0 at its end.
+
+        What came before a failure is given first; the failure is raised to who asks for more.
 
         Raises:
             BadAnswer: The body ended before its announced length.
         """
-        if self._is_whole:
-            return 0
+        if self._failure is not None:
+            raise self._failure
         view = view[: self._wanted(len(view))]
         have = 0
         started = time.monotonic()
-        # TLS gives 16 KiB at a time, which is too little for all that follows a read.
-        while have < len(view):
-            count = self._received_into(view[have:])
-            now = time.monotonic()
-            self._waited_seconds += now - started
-            started = now
-            have += count or 0
-            self._received += count or 0
-            self._is_whole = count == 0 or self._received == self.length
-            if self._is_whole:
-                break
-            allowed = self._pool.read_seconds + self._received / _MIN_BYTES_PER_SECOND
-            if self._waited_seconds > min(allowed, self.body_seconds):
-                raise TimeoutError(f"only {self._received} bytes in {self._waited_seconds:.0f} s")
+        try:
+            while have < len(view) and not self._is_whole:
+                allowed = self._pool.read_seconds + self._received / _MIN_BYTES_PER_SECOND
+                if self._waited_seconds > min(allowed, self.body_seconds):
+                    raise TimeoutError(
+                        f"only {self._received} bytes in {self._waited_seconds:.0f} s"
+                    )
+                count = self._received_into(view[have:])
+                now = time.monotonic()
+                self._waited_seconds += now - started
+                started = now
+                have += count or 0
+                self._received += count or 0
+                self._is_whole = count == 0 or self._received == self.length
+        except OSError as error:
+            if not have:
+                raise
+            self._failure = error
         return have
 
     def _received_into(self, view: memoryview) -> int | None:

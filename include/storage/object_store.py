@@ -40,7 +40,9 @@ CONNECTION_ID = "wxcc_store"
 PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000  # of S3
 _READ_BYTES = 1 << 20
-_HASH_BYTES = 256 << 10  # as much as a processor keeps at hand between a read and the hash of it
+_HASH_BYTES = (
+    4 << 20
+)  # fewer would have the threads take turns more often, which costs more than the caches
 _MAX_ATTEMPTS_IF_OTHER_BYTES = 3
 _LAST_MODIFIED = re.compile(rb"(?<=<LastModified>)[^<]+Z(?=<)")
 _REFUSED_CREDENTIALS = frozenset(

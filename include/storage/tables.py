@@ -4,7 +4,7 @@ import io
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, get_args, get_type_hints
 
 import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs] - ships none
@@ -19,6 +19,7 @@ from include.storage.object_store import Condition, ObjectStore
 _pa = cast("Any", pa)
 _pq = cast("Any", pq)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMN_TYPES: dict[Any, Any] = {
     str: _pa.string(),
     bool: _pa.bool_(),
@@ -88,14 +89,28 @@ def from_parquet(body: bytes, row_type: type[AnyRow]) -> list[AnyRow]:
         table = _pq.ParquetFile(io.BytesIO(body)).read()
         present = set(table.column_names)
         names = [field.name for field in fields(cast("Any", row_type))]
-        records: list[dict[str, Any]] = table.select([n for n in names if n in present]).to_pylist()
         missing: dict[str, Any] = {name: None for name in names if name not in present}
-        return [row_type(**missing, **record) for record in records]
+        found = [name for name in names if name in present]
+        rows = zip(*(_values(table.column(name)) for name in found), strict=True)
+        return [row_type(**missing, **dict(zip(found, row, strict=True))) for row in rows]
     except (_pa.ArrowException, OSError, TypeError, ValueError, ArithmeticError) as error:
         raise PermanentError(
             f"A table partition or working file is damaged ({type(error).__name__}): restore or delete it and run "
             "its hour again."
         ) from None
+
+
+def _values(column: Any) -> list[Any]:  # noqa: ANN401 - a pyarrow.ChunkedArray, which has no types
+    """The values of a column. pyarrow itself looks up the time zone of every single time."""
+    if column.type == _COLUMN_TYPES[datetime]:
+        microseconds: list[int | None] = column.cast(_pa.int64()).to_pylist()
+        return [
+            None if count is None else _EPOCH + timedelta(microseconds=count)
+            for count in microseconds
+        ]
+    if _pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.to_pylist()
 
 
 def read_rows(store: ObjectStore, key: ObjectKey, row_type: type[AnyRow]) -> list[AnyRow]:

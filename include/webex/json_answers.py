@@ -57,7 +57,10 @@ class AnswerBody:
         if self._gzip is None:
             return self._received(amt)
         while True:
-            packed = self._gzip.unconsumed_tail or self._received(_READ_BYTES)
+            packed = self._gzip.unconsumed_tail or self._gzip.unused_data
+            if self._gzip.eof:  # gzip may go on with another member
+                self._gzip = zlib.decompressobj(_GZIP)
+            packed = packed or self._received(_READ_BYTES)
             if not packed:
                 return b""
             try:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from include.http.connection_pool import Address, BadAnswer, ConnectionPool, Endpoint
+from include.http.connection_pool import (
+    Address,
+    BadAnswer,
+    ConnectionPool,
+    ConnectTimeout,
+    Endpoint,
+)
 from tests.http.certificates import an_authority, trusting
 from tests.http.raw_server import Caller, RawServer, a_raw_server, answer_of
 from tests.sources import read_all
@@ -126,6 +132,24 @@ def test_a_connection_is_replaced_once_only():
             ask(pool, at(server))
 
     assert server.connections == 2
+
+
+def test_nothing_is_sent_again_where_requests_are_counted():
+    sent: list[str] = []
+
+    def serve(caller: Caller) -> None:
+        sent.append(caller.request()[0])
+        caller.send(answer_of(b"ok"))
+        sent.append(caller.head()[0])
+
+    with a_raw_server(serve) as server:
+        pool = ConnectionPool(is_resending=False)
+        ask(pool, at(server))
+        with pytest.raises(BadAnswer, match="before an answer"):
+            ask(pool, at(server))
+        pool.close()
+
+    assert len(sent) == 2
 
 
 def test_a_request_that_got_a_part_of_an_answer_is_not_sent_again():
@@ -291,6 +315,23 @@ def test_a_body_that_ends_early_is_an_error(is_reset: bool):
     assert is_reset or "after 5 of 10 bytes" in str(raised.value)
 
 
+@pytest.mark.parametrize("announced", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+def test_what_came_before_a_failure_is_given_first(announced: str):
+    """A download goes on after the last byte that it was given."""
+    raw = f"HTTP/1.1 200 OK\r\n{announced}\r\n\r\n5\r\nfive ".encode()
+    view = memoryview(bytearray(100))
+
+    with (
+        a_raw_server(answers_once(raw=raw)) as server,
+        a_pool() as pool,
+        pool.request(at(server), "GET", "/", {}) as answer,
+    ):
+        assert answer.readinto(view) == (8 if answer.length else 5)
+        for _ in range(2):
+            with pytest.raises(BadAnswer, match="the body ended"):
+                answer.readinto(view)
+
+
 @pytest.mark.parametrize("head", ["HTTP/1.1 200 OK", "HTTP/1.0 200 OK\r\nConnection: keep-alive"])
 def test_a_body_without_length_ends_with_its_connection(head: str):
     body = bytes(100_000)
@@ -447,6 +488,32 @@ def test_what_does_not_come_in_time_is_an_error(serve: Callable[[Caller], None])
         with pytest.raises(TimeoutError):
             ask(pool, at(server))
         assert time.monotonic() - start < 3
+
+
+def test_a_body_may_be_given_less_time():
+    with (
+        a_raw_server(slowly(answer_of(LARGE)[:100], then=b"a")) as server,
+        a_pool() as pool,
+        pool.request(at(server), "GET", "/", {}) as answer,
+    ):
+        answer.body_seconds = 0.1
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            read_all(answer)
+        assert time.monotonic() - start < 1
+
+
+def test_a_host_that_takes_no_connection_is_told_from_one_that_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(3)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        pool = ConnectionPool(connect_seconds=0.1)
+        with pytest.raises(ConnectTimeout):
+            ask(pool, Endpoint("http", *full.getsockname()))
+        for each in waiting:
+            each.close()
 
 
 def test_a_server_that_reads_nothing_is_an_error_in_time():

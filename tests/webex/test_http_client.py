@@ -63,10 +63,11 @@ def everything_said(error: BaseException) -> str:
 
 def a_client_at(url: str, **changes: Any) -> WebexClient:
     return WebexClient(
-        a_connection(host=url, **changes),
+        a_connection(host=url),
         CurrentTokens(SECRET, SECRET + "-2"),
         CountingBudget(),
         RecordingSleep(),
+        **changes,
     )
 
 
@@ -412,7 +413,8 @@ def test_a_request_carries_the_token_and_no_netrc(tmp_path: Any, monkeypatch: py
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         seen.append({name.lower(): value for name, value in handler.headers.items()})
-        reply(handler, 200, gzip.compress(b'{"data":[]}'), Content_Encoding="gzip")
+        members = gzip.compress(b'{"data"') + gzip.compress(b":[]}")
+        reply(handler, 200, members, Content_Encoding="gzip")
 
     with a_server(answer) as url:
         webex = a_client_at(url)
@@ -542,6 +544,28 @@ def test_an_answer_that_drips_is_cut_off(with_length: bool):
 
         assert granted(webex) == http_client.MAX_ATTEMPTS
         assert time.monotonic() - begun < 10
+        webex.close()
+
+
+@pytest.mark.parametrize(
+    "line", [b"A: header\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["headers", "promises"]
+)
+def test_an_answer_that_never_begins_is_given_up(line: bytes):
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        if line.startswith(b"A"):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        with suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(line)
+                time.sleep(0.05)
+
+    with a_server(drip) as url:
+        webex = a_client_at(url, timeout_seconds=(2.0, 0.15))
+
+        with pytest.raises(TransientError, match="broke off"):
+            ask(webex)
+
+        assert granted(webex) == http_client.MAX_ATTEMPTS
         webex.close()
 
 
