@@ -81,6 +81,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Only for a stand-in; empty means https://webexapis.com/v1/authorize.",
                         "schema": _TEXT,
                     },
+                    "token_store": {
+                        "label": "Token store",
+                        "description": "variable (default) or secrets_manager:<prefix>, such as airflow/variables.",
+                        "schema": _TEXT,
+                    },
                     "media_hosts": {
                         "label": "Media hosts",
                         "description": "Hosts of download URLs, divided by commas; empty means those of S3.",

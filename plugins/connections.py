@@ -1,8 +1,17 @@
 """Looks up Airflow connections by their names."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from airflow.sdk import BaseHook, Connection
 
 from include.domain.errors import PermanentError
+
+if TYPE_CHECKING:
+    from include.webex.rate_budget_in_redis import RedisServer
+
+RATE_BUDGET_CONNECTION_ID = "wxcc_rate_budget"
 
 
 def get_connection(connection_id: str) -> Connection:
@@ -29,3 +38,25 @@ def find_connection(connection_id: str) -> Connection | None:
         if type(error).__name__ not in {"AirflowNotFoundException", "AirflowRuntimeError"}:
             raise
         return None
+
+
+def find_redis_server() -> RedisServer | None:
+    """The Redis server of the connection `wxcc_rate_budget`, or None where one machine is all there is.
+
+    Raises:
+        PermanentError: A field of the connection is unusable.
+    """
+    connection = find_connection(RATE_BUDGET_CONNECTION_ID)
+    if connection is None:
+        return None
+    # Here and not above: most archives have one machine, and this import would slow each Airflow task.
+    from include.webex.rate_budget_in_redis import RedisServer  # noqa: PLC0415
+
+    return RedisServer.from_fields(
+        host=connection.host,
+        port=connection.port,
+        schema=connection.schema,
+        login=connection.login,
+        password=connection.password,
+        ssl=connection.extra_dejson.get("ssl"),
+    )

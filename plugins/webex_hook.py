@@ -4,15 +4,15 @@ from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
 from include.domain.errors import ArchiveError
-from include.pipelines.refresh_access_token import utc_now, wait_for_access_token
-from include.webex.connection import CONNECTION_ID, WebexConnection
+from include.domain.interval import utc_now
+from include.pipelines.refresh_access_token import HelperTokens, wait_for_access_token
+from include.webex.connection import CONNECTION_ID, HELPER_CONNECTION_ID, WebexConnection
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
 from include.webex.rate_budget import BudgetStore, FileBudgetStore, SharedRateBudget
-from plugins.connections import find_connection, get_connection
-from plugins.token_store import VariableTokenStore
-
-RATE_BUDGET_CONNECTION_ID = "wxcc_rate_budget"
+from include.webex.token_helper import TokenHelper
+from plugins.connections import find_connection, find_redis_server, get_connection
+from plugins.token_store import token_store
 
 
 class WebexContactCenterHook(BaseHook):
@@ -47,10 +47,30 @@ class WebexContactCenterHook(BaseHook):
             mask_secret(settings.refresh_token.get_secret_value())
         return settings
 
+    def get_helper(self) -> HelperTokens | None:
+        """The helper integration and where its pair lives; None where there is none.
+
+        Raises:
+            PermanentError: A field of one of the two connections is missing or unusable.
+        """
+        connection = find_connection(HELPER_CONNECTION_ID)
+        if connection is None:
+            return None
+        helper = TokenHelper.from_fields(
+            self.get_conn(),
+            login=connection.login,
+            password=connection.password,
+            extra=connection.extra_dejson,
+        )
+        mask_secret(helper.connection.client_secret.get_secret_value())
+        if helper.connection.refresh_token:
+            mask_secret(helper.connection.refresh_token.get_secret_value())
+        return HelperTokens(helper, token_store(helper.connection))
+
     def get_client(self) -> WebexClient:
         """An API client that reads its token from the token store and shares the rate budget."""
         connection = self.get_conn()
-        store = VariableTokenStore()
+        store = token_store(connection)
         return WebexClient(
             connection,
             lambda spent: wait_for_access_token(connection, store, spent),
@@ -65,8 +85,8 @@ class WebexContactCenterHook(BaseHook):
         """What the Test button of the UI shows. Spends no refresh token; asks for one task if it can."""
         try:
             connection = self.get_conn()
-            pair_text = VariableTokenStore().read()
-            if not pair_text:
+            pair_text = token_store(connection).read()
+            if not (pair_text or "").strip():
                 return True, (
                     "The fields are complete. Nothing was sent: there is no token yet; run the DAG "
                     "refresh_access_token, then test again."
@@ -85,18 +105,11 @@ class WebexContactCenterHook(BaseHook):
 
 def _budget_store(client_id: str) -> BudgetStore:
     """The Redis server of the connection `wxcc_rate_budget`; without one, this machine."""
-    connection = find_connection(RATE_BUDGET_CONNECTION_ID)
-    if connection is None:
+    server = find_redis_server()
+    if server is None:
         return FileBudgetStore(client_id)
-    # Here and not above: most archives have one machine, and this import would slow each Airflow task.
-    from include.webex.rate_budget_in_redis import RedisBudgetStore, RedisServer  # noqa: PLC0415
-
-    server = RedisServer.from_fields(
-        host=connection.host,
-        port=connection.port,
-        schema=connection.schema,
-        login=connection.login,
-        password=connection.password,
-        ssl=connection.extra_dejson.get("ssl"),
+    from include.webex.rate_budget_in_redis import (
+        RedisBudgetStore,
     )
+
     return RedisBudgetStore(client_id, server)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -201,6 +202,14 @@ class MemoryTokenStore:
     def write(self, text: str) -> None:
         self.writes += 1
         self.text = text
+
+    def lock(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing but what the store was tried with."""
+        return not (self.text or "").strip()
 
     @property
     def content(self) -> dict[str, Any]:

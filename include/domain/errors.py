@@ -3,7 +3,8 @@
 ArchiveError
 ├── TransientError     another attempt may succeed          → Airflow retries
 ├── PermanentError     the same request would be refused    → fail at once, a person acts
-│   └── TokenRejected  Webex refuses the credentials        → the same, about the service app
+│   ├── TokenRejected  Webex refuses the credentials        → the same, about the service app
+│   └── AlreadyRefused it did so before, and was told       → Airflow skips, without a request
 ├── CapturesFailed     the run did all it could; some captures are rows with the outcome `failed`
 └── VerificationFailed the archive is not what it should be → a person mends what is named
 
@@ -26,6 +27,10 @@ class PermanentError(ArchiveError):
 
 class TokenRejected(PermanentError):
     """Webex refuses the client credentials, the refresh token or the access token."""
+
+
+class AlreadyRefused(PermanentError):
+    """Webex refused the same credentials lately, and a person was told; they were not sent again."""
 
 
 class CapturesFailed(ArchiveError):

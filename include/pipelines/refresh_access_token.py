@@ -1,23 +1,34 @@
 """Keeps the token pair fresh; the only code that spends a refresh token."""
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
-from typing import Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import ParamSpec, Protocol
 
 import tenacity
 from pydantic import SecretStr
 
-from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.domain.errors import AlreadyRefused, PermanentError, TokenRejected, TransientError
 from include.domain.interval import utc_now
-from include.webex.connection import CONNECTION_ID, WebexConnection
-from include.webex.tokens import TokenPair, request_token_pair
+from include.webex.connection import CONNECTION_ID, HELPER_CONNECTION_ID, WebexConnection
+from include.webex.token_helper import (
+    HelperTokenRefused,
+    TokenHelper,
+    request_service_app_pair,
+)
+from include.webex.tokens import TokenPair, request_token_pair, seed_of
 
+P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 MAX_WAIT_SECONDS = 120
+REFUSED_FOR = timedelta(days=1)
 _POLL_SECONDS = 5.0
 
 
@@ -32,45 +43,247 @@ class TokenStore(Protocol):
         """Keep the text before anyone uses the pair in it."""
         ...
 
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by one process at a time, of all that may write."""
+        ...
+
+
+class Note(Protocol):
+    """A text that outlives a run, and holds no secret."""
+
+    def read(self) -> str | None:
+        """The text, or None when there is none."""
+        ...
+
+    def write(self, text: str) -> None:
+        """Keep the text."""
+        ...
+
+
+@dataclass(frozen=True)
+class HelperTokens:
+    """The helper integration, and where its own pair lives."""
+
+    helper: TokenHelper
+    store: TokenStore
+
 
 def refresh_access_token(
     connection: WebexConnection,
     store: TokenStore,
     now: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    helper: HelperTokens | None = None,
+    refused_note: Note | None = None,
+    is_asked: bool = True,
 ) -> TokenPair:
     """The stored pair when it is fresh, else a new one that was stored before anyone used it.
 
-    A first refresh token newly put into the connection replaces the stored line. Must not run twice at
-    once: where Webex rotates refresh tokens, the second would spend one that is already spent.
+    Asks, in this order, with: the stored refresh token, the connection's own, the helper integration. A first
+    refresh token newly put into the connection replaces the stored line. Of any number of processes that
+    come at once, one asks, and the others take what it has stored.
+
+    Trouble on the way is no failure while a quarter of the access token's life is left. Credentials that
+    were refused are noted; unless a person asks for it, they are not sent again for a day.
 
     Raises:
         TokenRejected: Webex refuses the credentials; a person must renew them.
-        PermanentError: There is no refresh token at all, or the stored pair cannot be read back.
+        AlreadyRefused: It did so lately; nothing was sent.
+        PermanentError: There is no refresh token at all, or what is stored cannot be read back.
         TransientError: Webex could not be reached; the refresh token is still the stored one.
     """
-    text = store.read()
-    pair = _stored_pair(text, connection)
-    if pair and pair.is_fresh(now()):
-        log.info("The access token is fresh until %s.", pair.expires_time.isoformat())
-        return pair
-    refreshed = _refresh(connection, _refresh_tokens(pair, connection), now, sleep)
-    store.write(refreshed.to_json())
-    if store.read() != refreshed.to_json():
-        raise PermanentError(
-            "The variable wxcc_token does not read back as it was written: something shadows it. Remove the "
-            "environment variable AIRFLOW_VAR_WXCC_TOKEN or the entry of the secrets backend."
+    with store.lock():
+        pair = _stored_pair(store, connection)
+        if pair and pair.is_fresh(now()):
+            log.info("The access token is fresh until %s.", pair.expires_time.isoformat())
+            return pair
+        steps = Recovery(connection, store, pair, helper, now, sleep)
+        credentials = steps.fingerprint()
+        if not is_asked:
+            _heed_refusal(refused_note, credentials, now())
+        try:
+            return steps.refresh()
+        except TokenRejected as refusal:
+            if refused_note:
+                refused_note.write(
+                    json.dumps(
+                        {
+                            "credentials": credentials,
+                            "time": now().isoformat(),
+                            "refusal": str(refusal),
+                        }
+                    )
+                )
+            raise
+        except TransientError as trouble:
+            if pair is None or pair.is_ending(now()):
+                raise
+            log.warning(
+                "%s The access token is usable until %s; the next run tries again.",
+                trouble,
+                pair.expires_time.isoformat(),
+            )
+            return pair
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """All that may buy a new pair, best first."""
+
+    connection: WebexConnection
+    store: TokenStore
+    pair: TokenPair | None
+    helper: HelperTokens | None
+    now: Callable[[], datetime]
+    sleep: Callable[[float], None]
+
+    def refresh(self) -> TokenPair:
+        """A new pair, stored. See `refresh_access_token`."""
+        _check_writable(self.store)  # before anything is spent that the store could not keep
+        pair = self._new_pair().after(self.pair)
+        self.store.write(pair.to_json())
+        if self.store.read() != pair.to_json():
+            raise _shadowed()
+        log.info(
+            "The access token was refreshed; it ends %s, the refresh token ends %s.",
+            pair.expires_time.isoformat(),
+            pair.refresh_token_expires_time or "at a time that Webex did not tell",
         )
-    log.info(
-        "The access token was refreshed; it ends %s, the refresh token ends %s.",
-        refreshed.expires_time.isoformat(),
-        refreshed.refresh_token_expires_time or "at a time that Webex did not tell",
+        return pair
+
+    def fingerprint(self) -> str:
+        """Tells whether anything has changed that Webex may answer differently to; it tells nothing of it."""
+        parts = [
+            *_secrets_of(self.connection),
+            *(token.get_secret_value() for token in self._tokens),
+        ]
+        if self.helper:
+            parts += [
+                *_secrets_of(self.helper.helper.connection),
+                self.helper.helper.application_id,
+            ]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @property
+    def _tokens(self) -> list[SecretStr]:
+        first = [self.pair.refresh_token] if self.pair else []
+        own = [self.connection.refresh_token] if self.connection.refresh_token else []
+        return list(dict.fromkeys(first + own))
+
+    def _new_pair(self) -> TokenPair:
+        refusal: TokenRejected | None = None
+        for refresh_token in self._tokens:
+            try:
+                return self._attempt(request_token_pair, self.connection, refresh_token, self.now)
+            except TokenRejected as error:
+                refusal = error
+                log.warning("%s", error)
+        if self.helper is None:
+            raise refusal or _no_refresh_token(self.connection)
+        log.warning("Asking Webex for a new pair with the helper integration.")
+        try:
+            return self._pair_by_helper(self.helper)
+        except PermanentError as error:
+            raise TokenRejected(
+                f"{refusal or _no_refresh_token(self.connection)} {error}"
+            ) from None
+
+    def _pair_by_helper(self, tokens: HelperTokens) -> TokenPair:
+        token = self._helper_token(tokens, refused=None)
+        try:
+            return self._ask_helper(tokens, token)
+        except HelperTokenRefused as refusal:
+            log.warning("%s", refusal)
+            return self._ask_helper(tokens, self._helper_token(tokens, refused=token))
+
+    def _ask_helper(self, tokens: HelperTokens, token: SecretStr) -> TokenPair:
+        application_id = tokens.helper.application_id
+        return self._attempt(
+            request_service_app_pair, self.connection, application_id, token, self.now
+        )
+
+    def _helper_token(self, tokens: HelperTokens, refused: SecretStr | None) -> SecretStr:
+        """A usable access token of the helper; a new one is stored before it is used."""
+        connection = tokens.helper.connection
+        with tokens.store.lock():
+            pair = _stored_pair(tokens.store, connection)
+            if pair and pair.is_usable(self.now()) and pair.access_token != refused:
+                return pair.access_token
+            steps = Recovery(connection, tokens.store, pair, None, self.now, self.sleep)
+            return steps.refresh().access_token
+
+    def _attempt(
+        self, request: Callable[P, TokenPair], *args: P.args, **kwargs: P.kwargs
+    ) -> TokenPair:
+        # After a broken answer the same request is tried first: whether it was served is unknown.
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(multiplier=1, max=10),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        return attempts(request, *args, **kwargs)
+
+
+def _secrets_of(connection: WebexConnection) -> tuple[str, ...]:
+    return (
+        seed_of(connection),
+        connection.client_secret.get_secret_value(),
     )
-    return refreshed
 
 
-def _stored_pair(text: str | None, connection: WebexConnection) -> TokenPair | None:
+def _heed_refusal(note: Note | None, credentials: str, now: datetime) -> None:
+    """Raise what was refused less than a day ago to the same credentials."""
+    try:
+        noted = json.loads((note.read() if note else None) or "{}")
+        is_same = noted["credentials"] == credentials
+        refused_time, refusal = datetime.fromisoformat(noted["time"]), str(noted["refusal"])
+        is_recent = timedelta(0) <= now - refused_time < REFUSED_FOR
+    except (KeyError, TypeError, ValueError):  # none, or somebody else's text
+        return
+    if is_same and is_recent:
+        raise AlreadyRefused(
+            f"Nothing was sent: Webex refused these credentials at {refused_time:%Y-%m-%d %H:%M} UTC, and will be "
+            "asked again a day later, once they have changed, or when you trigger the DAG refresh_access_token. "
+            f"{refusal}"
+        )
+
+
+def _check_writable(store: TokenStore) -> None:
+    """Write what is there once more, with white space that nobody heeds, and read it back."""
+    text = store.read() or ""
+    probe = text.strip() + (" " if text.endswith("\n") else "\n")
+    store.write(probe)
+    if store.read() != probe:
+        raise _shadowed()
+
+
+def _shadowed() -> PermanentError:
+    return PermanentError(
+        "The variable wxcc_token does not read back as it was written: something shadows it. Remove the "
+        "environment variable AIRFLOW_VAR_WXCC_TOKEN or the entry of the secrets backend (of the helper "
+        "integration: AIRFLOW_VAR_WXCC_HELPER_TOKEN)."
+    )
+
+
+def _no_refresh_token(connection: WebexConnection) -> PermanentError:
+    if connection.kind == "integration":
+        return PermanentError(
+            "Nobody has connected Airflow with Webex yet: open the page Connect with Webex of Airflow's menu "
+            "(/wxcc/connect)."
+        )
+    name = HELPER_CONNECTION_ID if connection.kind == "helper" else CONNECTION_ID
+    return PermanentError(
+        f"There is no refresh token: put the first one into the extra field refresh_token of the connection "
+        f"{name} (Webex Developer Portal, service app, Org Authorizations)."
+    )
+
+
+def _stored_pair(store: TokenStore, connection: WebexConnection) -> TokenPair | None:
     """The stored pair, unless the connection now speaks for another app or has a new first token."""
+    text = (store.read() or "").strip()
     if not text:
         return None
     try:
@@ -80,41 +293,6 @@ def _stored_pair(text: str | None, connection: WebexConnection) -> TokenPair | N
             raise
         return None
     return pair if pair.descends_from(connection) else None
-
-
-def _refresh_tokens(pair: TokenPair | None, connection: WebexConnection) -> list[SecretStr]:
-    """What may be spent, best first: the stored refresh token, then the connection's own."""
-    first = [pair.refresh_token] if pair else []
-    own = [connection.refresh_token] if connection.refresh_token else []
-    tokens = list(dict.fromkeys(first + own))
-    if not tokens:
-        raise PermanentError(
-            f"There is no refresh token: put the first one into the extra field refresh_token of the connection "
-            f"{CONNECTION_ID} (Webex Developer Portal, service app, Org Authorizations)."
-        )
-    return tokens
-
-
-def _refresh(
-    connection: WebexConnection,
-    refresh_tokens: list[SecretStr],
-    now: Callable[[], datetime],
-    sleep: Callable[[float], None],
-) -> TokenPair:
-    # After a broken answer the same refresh token is tried first: whether it was spent is unknown.
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=1, max=10),
-        sleep=sleep,
-        reraise=True,
-    )
-    for refresh_token in refresh_tokens[:-1]:
-        try:
-            return attempts(request_token_pair, connection, refresh_token, now)
-        except TokenRejected as refusal:
-            log.warning("%s Trying the refresh token of the connection.", refusal)
-    return attempts(request_token_pair, connection, refresh_tokens[-1], now)
 
 
 def wait_for_access_token(
@@ -137,7 +315,7 @@ def wait_for_access_token(
     """
     waited, limit = 0.0, 0 if spent else MAX_WAIT_SECONDS
     while True:
-        text = store.read()
+        text = (store.read() or "").strip()
         pair = TokenPair.from_json(text) if text else None
         if pair and not pair.belongs_to(connection):
             raise PermanentError(

@@ -55,6 +55,7 @@ class WebexConnection:
         kind: The kind of client application; an integration gets its first pair by a person's consent.
         redirect_uri: Where Webex sends that person back to; an integration always has one.
         authorize_url: Where that person is asked.
+        secrets_manager_prefix: Where in AWS Secrets Manager the token pairs are kept; None: not there.
     """
 
     base_url: str
@@ -69,6 +70,7 @@ class WebexConnection:
     kind: Kind = "service_app"
     redirect_uri: str | None = None
     authorize_url: str = DEFAULT_AUTHORIZE_URL
+    secrets_manager_prefix: str | None = None
 
     @classmethod
     def from_fields(
@@ -111,6 +113,7 @@ class WebexConnection:
                 "extra field authorize_url",
                 str(extra.get("authorize_url") or DEFAULT_AUTHORIZE_URL),
             ),
+            secrets_manager_prefix=_secrets_manager_prefix(extra.get("token_store")),
         )
 
 
@@ -119,6 +122,19 @@ def _kind(value: object) -> Kind:
     if text == "helper" or text not in get_args(Kind):
         raise _refusal("extra field kind", "is neither service_app nor integration: give one")
     return cast("Kind", text)
+
+
+def _secrets_manager_prefix(value: object) -> str | None:
+    text = str(value or "variable").strip()
+    if text == "variable":
+        return None
+    found = re.fullmatch(r"secrets_manager:([A-Za-z0-9/_+=.@-]{1,256})", text)
+    if not found:
+        raise _refusal(
+            "extra field token_store",
+            "is neither variable nor secrets_manager: with a prefix, such as secrets_manager:airflow/variables",
+        )
+    return found[1].rstrip("/")
 
 
 def _redirect_uri(value: object, kind: Kind) -> str | None:

@@ -1,10 +1,10 @@
-"""Keeps the rate budget of a client id in a Redis server, for workers on several machines.
+"""Keeps the rate budget of a client id, and the lock of its refresh, in a Redis server, for several machines.
 
 A module of its own: most archives have one machine, and importing the client of Redis takes time.
 """
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from include.domain.errors import PermanentError, TransientError
 from include.webex.rate_budget import fingerprint_of
+from include.webex.refresh_lock import MAX_WAIT_SECONDS, another_refreshes
 
 CONNECTION_ID = "wxcc_rate_budget"
 _TIMEOUT_SECONDS = 5.0
@@ -63,6 +64,44 @@ class RedisServer:
             is_tls=str(ssl or "").strip().lower() in {"true", "1", "yes", "required"},
         )
 
+    def client(self) -> redis.Redis:
+        """A client that repeats once what a connection that went stale has lost; the rest is its caller's."""
+        return redis.Redis(
+            host=self.host,
+            port=self.port,
+            db=self.database,
+            username=self.login,
+            password=self.password.get_secret_value() if self.password else None,
+            ssl=self.is_tls,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 1),
+        )
+
+
+@contextmanager
+def refresh_lock_in_redis(
+    client_id: str, server: RedisServer, wait_seconds: float = MAX_WAIT_SECONDS
+) -> Generator[None]:
+    """As `include.webex.refresh_lock`, for many machines; where a holder dies, it is free again after that time.
+
+    Raises:
+        PermanentError: The server refuses its credentials.
+        TransientError: Another process holds it all the time, or the server is out of reach.
+    """
+    name = f"wxcc-token:{fingerprint_of(client_id)}"
+    with _telling_the_connection():
+        lock = server.client().lock(name, timeout=MAX_WAIT_SECONDS, blocking_timeout=wait_seconds)
+        is_held = lock.acquire()
+    if not is_held:
+        raise another_refreshes(wait_seconds)
+    try:
+        yield
+    finally:
+        # What was done under it is done; a lock that cannot be given back ends by itself.
+        with suppress(redis.exceptions.RedisError, OSError):
+            lock.release()
+
 
 class RedisBudgetStore(RedisStateStore):
     """Keeps a budget for all who use the same server and database, by the clock of that server.
@@ -72,19 +111,7 @@ class RedisBudgetStore(RedisStateStore):
     """
 
     def __init__(self, client_id: str, server: RedisServer) -> None:
-        self._client = redis.Redis(
-            host=server.host,
-            port=server.port,
-            db=server.database,
-            username=server.login,
-            password=server.password.get_secret_value() if server.password else None,
-            ssl=server.is_tls,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(
-                NoBackoff(), 1
-            ),  # a connection that went stale; the rest is retried with the request
-        )
+        self._client = server.client()
         key = f"wxcc-rate-budget:{fingerprint_of(client_id)}"
         self._pause_key = f"{key}:pause"
         super().__init__(self._client, key)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import requests
@@ -39,6 +39,7 @@ class TokenPair:
         seed: A fingerprint of the connection from whose first refresh token this pair descends; a new
             first refresh token in the connection replaces the whole line.
         scope: What the access token may do, where Webex told.
+        refresh_token_lifetime: The longest time that a refresh token of this line had before it.
     """
 
     access_token: SecretStr
@@ -48,6 +49,7 @@ class TokenPair:
     refresh_token_expires_time: datetime | None
     seed: str
     scope: str | None = None
+    refresh_token_lifetime: timedelta | None = None
 
     def is_usable(self, now: datetime) -> bool:
         """Whether a request sent now would still be authorised when it arrives."""
@@ -59,6 +61,26 @@ class TokenPair:
         Refreshing early keeps both ends of the 90-day wall far away (each refresh resets it).
         """
         return self.expires_time - now > min(self.lifetime / 2, timedelta(days=4))
+
+    def is_ending(self, now: datetime) -> bool:
+        """Whether a refresh is long overdue: less than a quarter of the life is left."""
+        return self.expires_time - now < self.lifetime / 4
+
+    def is_refresh_token_ending(self, now: datetime) -> bool:
+        """Whether less than a third is left of the longest life that Webex gave a refresh token of this line."""
+        end, lifetime = self.refresh_token_expires_time, self.refresh_token_lifetime
+        return end is not None and lifetime is not None and end - now < lifetime / 3
+
+    def after(self, older: "TokenPair | None") -> "TokenPair":
+        """This pair with what the line remembers: a refresh token's life, and a scope that is told once."""
+        if older is None or older.seed != self.seed:
+            return self
+        lifetimes = (self.refresh_token_lifetime, older.refresh_token_lifetime)
+        return replace(
+            self,
+            scope=self.scope or older.scope,
+            refresh_token_lifetime=max(filter(None, lifetimes), default=None),
+        )
 
     def belongs_to(self, connection: WebexConnection) -> bool:
         """Whether the pair was made for this app, org and token endpoint."""
@@ -84,6 +106,9 @@ class TokenPair:
                 else None,
                 "seed": self.seed,
                 "scope": self.scope,
+                "refresh_token_lifetime_seconds": self.refresh_token_lifetime.total_seconds()
+                if self.refresh_token_lifetime
+                else None,
             }
         )
 
@@ -97,6 +122,7 @@ class TokenPair:
         try:
             stored = json.loads(text)
             refresh_end = stored["refresh_token_expires_time"]
+            refresh_seconds = stored.get("refresh_token_lifetime_seconds")
             return cls(
                 access_token=SecretStr(_non_empty(stored["access_token"])),
                 refresh_token=SecretStr(_non_empty(stored["refresh_token"])),
@@ -105,6 +131,9 @@ class TokenPair:
                 refresh_token_expires_time=_aware(refresh_end) if refresh_end else None,
                 seed=_non_empty(stored["seed"]),
                 scope=stored.get("scope"),
+                refresh_token_lifetime=timedelta(seconds=refresh_seconds)
+                if refresh_seconds
+                else None,
             )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise PermanentError(
@@ -287,6 +316,9 @@ def token_pair(answer: JsonObject, spent: SecretStr | None, seed: str, now: date
         else None,
         seed=seed,
         scope=scope if isinstance(scope, str) else None,
+        refresh_token_lifetime=timedelta(seconds=refresh_expires_in)
+        if refresh_expires_in is not None
+        else None,
     )
 
 

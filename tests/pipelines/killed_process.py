@@ -27,6 +27,7 @@ from include.pipelines.refresh_access_token import refresh_access_token
 from include.webex.connection import WebexConnection
 from include.webex.http_client import WebexClient
 from include.webex.media import MediaClient
+from include.webex.refresh_lock import refresh_lock_on_this_machine
 from include.webex.tokens import request_token_pair
 from tests.pipelines.conftest import Centre, UncountedBudget
 from tests.pipelines.dag_runs import AirflowTasks, archive_hours, recheck
@@ -82,6 +83,9 @@ class FileTokenStore:
     def read(self) -> str | None:
         return self._path.read_text() if self._path.exists() else None
 
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        return refresh_lock_on_this_machine("a killed client", self._path.parent)
+
     def write(self, text: str) -> None:
         self._at_write("before")
         new = self._path.with_suffix(".new")
@@ -107,8 +111,9 @@ class WritePoints:
 
     def at_token_write(self, moment: Moment) -> None:
         if moment == "before":
-            self._note(TOKEN_WRITE)
-        self._at(TOKEN_WRITE, moment)
+            self._seen[TOKEN_WRITE] += 1
+            self._note(f"{TOKEN_WRITE} #{self._seen[TOKEN_WRITE]}")
+        self._at(f"{TOKEN_WRITE} #{self._seen[TOKEN_WRITE]}", moment)
 
     def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
         operation = event_name.rpartition(".")[2]

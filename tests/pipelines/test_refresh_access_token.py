@@ -4,6 +4,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,16 +12,24 @@ from urllib.parse import parse_qs
 import pytest
 from pydantic import SecretStr
 
-from include.domain.errors import ArchiveError, PermanentError, TokenRejected, TransientError
+from include.domain.errors import (
+    AlreadyRefused,
+    ArchiveError,
+    PermanentError,
+    TokenRejected,
+    TransientError,
+)
 from include.pipelines.refresh_access_token import (
     MAX_ATTEMPTS,
     MAX_WAIT_SECONDS,
+    HelperTokens,
     refresh_access_token,
     utc_now,
     wait_for_access_token,
 )
 from include.sandbox.server import Sandbox
 from include.webex.connection import WebexConnection
+from include.webex.token_helper import TokenHelper
 from include.webex.tokens import TokenPair, seed_of
 from tests.builders import (
     NOW,
@@ -209,7 +218,7 @@ def test_a_200_without_a_token_is_tried_again_and_stores_nothing(answer: object)
         refresh(a_connection(token_url=url), store, sleep)
 
     assert len(server.forms) == MAX_ATTEMPTS
-    assert store.writes == 0
+    assert store.is_empty
 
 
 OAUTH = {"error": "invalid_grant", "error_description": "The refresh token is expired."}
@@ -239,7 +248,7 @@ def test_a_refusal_is_final_and_names_the_remedy(status: int, body: object, reme
         refresh(a_connection(token_url=url), store)
 
     assert len(server.forms) == 1
-    assert store.writes == 0
+    assert store.is_empty
     assert no_secret_in(raised.value, "the-first-refresh-token", "a-client-secret")
 
 
@@ -275,7 +284,7 @@ def test_trouble_is_retried_and_then_transient(start_sandbox: Callable[..., Sand
 
     assert len(sleep.seconds) == MAX_ATTEMPTS - 1
     assert sum(sleep.seconds) <= 20
-    assert store.writes == 0
+    assert store.is_empty
     assert connection.refresh_token is not None
     assert no_secret_in(raised.value, connection.refresh_token.get_secret_value())
 
@@ -339,7 +348,7 @@ def test_the_pair_is_written_before_anyone_gets_it(start_sandbox: Callable[..., 
 
     pair = refresh(connection, store)
 
-    assert (store.writes, store.text) == (1, pair.to_json())
+    assert (store.writes, store.text) == (2, pair.to_json())  # the first tries the store
 
 
 class ShadowedStore(MemoryTokenStore):
@@ -381,7 +390,7 @@ def test_the_stored_token_is_spent_first_and_the_connections_own_when_it_is_refu
         refresh(connection, store)
 
     assert server.spent == ["a-refresh-token", "the-first-refresh-token"]
-    assert "Trying the refresh token of the connection" in caplog.text
+    assert "Webex refuses the refresh token (400)" in caplog.text
     assert "a-refresh-token" not in caplog.text
 
 
@@ -519,3 +528,212 @@ def test_no_error_of_the_token_endpoint_is_of_another_kind(start_sandbox: Callab
 
     with pytest.raises(ArchiveError, match="302"):
         refresh(a_connection_to(sandbox), MemoryTokenStore())
+
+
+APPLICATION_URL = "/v1/applications/Y2lzY29zcGFyazovL3VzL0FQUExJQ0FUSU9OL2EtY2xpZW50LWlk/token"
+GONE = (400, OAUTH)
+GIVEN = (200, ANSWER)
+HELPER_ANSWER = (200, {**ANSWER, "access_token": "a-helper-token", "refresh_token": "helper-2"})
+
+
+class Webex:
+    """Answers by who asks: the service app or the helper at the token endpoint, or the applications endpoint."""
+
+    def __init__(self, **answers: list[tuple[int, object]]) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.bodies: list[dict[str, Any]] = []
+        self._answers = answers
+
+    def __call__(self, handler: Any) -> None:
+        body = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
+        if handler.path == APPLICATION_URL:
+            who, what = "application", handler.headers["Authorization"]
+            self.bodies.append(json.loads(body))
+        else:
+            form = parse_qs(body)
+            who = {"a-client-id": "service_app", "helper-id": "helper"}[form["client_id"][0]]
+            what = form["refresh_token"][0]
+        self.asked.append((who, what))
+        answers = self._answers.get(who, [(500, b"")])
+        status, content = answers.pop(0) if len(answers) > 1 else answers[0]
+        reply(handler, status, json.dumps(content).encode() if content else b"")
+
+
+def a_helper(connection: WebexConnection, store: MemoryTokenStore, **extra: object) -> HelperTokens:
+    extra = {"refresh_token": "helper-1", **extra}
+    helper = TokenHelper.from_fields(connection, login="helper-id", password="hs", extra=extra)
+    return HelperTokens(helper, store)
+
+
+def test_the_helper_integration_buys_a_pair_when_every_refresh_token_is_dead():
+    webex = Webex(service_app=[GONE], helper=[HELPER_ANSWER], application=[GIVEN])
+    with a_server(webex) as url:
+        connection = a_connection(token_url=f"{url}/v1/access_token")
+        store, helper_store = MemoryTokenStore(expired(connection)), MemoryTokenStore()
+        helper = a_helper(connection, helper_store)
+
+        pair = refresh_access_token(connection, store, now, RecordingSleep(), helper=helper)
+
+    assert webex.asked == [
+        ("service_app", "a-refresh-token"),
+        ("service_app", "the-first-refresh-token"),
+        ("helper", "helper-1"),
+        ("application", "Bearer a-helper-token"),
+    ]
+    assert webex.bodies == [
+        {
+            "clientId": "a-client-id",
+            "clientSecret": "a-client-secret",
+            "targetOrgId": "Y2lzY29zcGFyazovL3VzL09SR0FOSVpBVElPTi8"
+            "5N2NkYmY0NS1lYmUyLTQ2ODctODM0MS00NGQ1YzdhYmYxMDE",
+        }
+    ]
+    assert store.text == pair.to_json()
+    assert pair.descends_from(connection)
+    assert helper_store.content["refresh_token"] == "helper-2"
+
+
+def test_a_helper_token_that_is_refused_is_refreshed_once():
+    webex = Webex(
+        service_app=[GONE],
+        helper=[HELPER_ANSWER, (200, {**ANSWER, "access_token": "newer"})],
+        application=[(401, WRAPPER), GIVEN],
+    )
+    with a_server(webex) as url:
+        connection = a_connection(token_url=f"{url}/v1/access_token", refresh_token="")
+        helper = a_helper(connection, MemoryTokenStore())
+        refresh_access_token(connection, MemoryTokenStore(), now, RecordingSleep(), helper=helper)
+
+    assert webex.asked == [
+        ("helper", "helper-1"),
+        ("application", "Bearer a-helper-token"),
+        ("helper", "helper-2"),
+        ("application", "Bearer newer"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (400, WRAPPER, "extra field org_id"),
+        (400, CLIENT_WRAPPER, "check login and password of the connection webex_contact_center"),
+        (401, WRAPPER, "put a new refresh token of it into the connection webex_token_helper"),
+        (403, WRAPPER, "in Control Hub"),
+        (404, WRAPPER, "extra field application_id"),
+        (302, None, "extra field token_url"),
+    ],
+)
+def test_what_the_applications_endpoint_refuses_is_one_sentence(
+    status: int, body: object, sentence: str
+):
+    webex = Webex(service_app=[GONE], helper=[HELPER_ANSWER], application=[(status, body)])
+    with a_server(webex) as url:
+        connection = a_connection(token_url=f"{url}/v1/access_token")
+        helper = a_helper(connection, MemoryTokenStore())
+        with pytest.raises(TokenRejected, match=sentence) as raised:
+            refresh_access_token(
+                connection, MemoryTokenStore(), now, RecordingSleep(), helper=helper
+            )
+
+    assert no_secret_in(raised.value, "a-helper-token", "helper-1", "a-client-secret")
+
+
+def test_trouble_of_the_applications_endpoint_is_no_refusal():
+    webex = Webex(service_app=[GONE], helper=[HELPER_ANSWER], application=[(503, None)])
+    with a_server(webex) as url:
+        connection = a_connection(token_url=f"{url}/v1/access_token")
+        helper = a_helper(connection, MemoryTokenStore())
+        with pytest.raises(TransientError, match="503"):
+            refresh_access_token(
+                connection, MemoryTokenStore(), now, RecordingSleep(), helper=helper
+            )
+
+
+def test_a_refusal_is_told_once_a_day_until_the_credentials_change():
+    server, note, store = CountingServer(GONE), MemoryTokenStore(), MemoryTokenStore()
+    with a_server(server) as url:
+        connection = a_connection(token_url=url)
+
+        def run(at: datetime = NOW, *, is_asked: bool = False, **changes: Any) -> type[Exception]:
+            with pytest.raises((TokenRejected, AlreadyRefused)) as raised:
+                refresh_access_token(
+                    a_connection(token_url=url, **changes),
+                    store,
+                    lambda: at,
+                    RecordingSleep(),
+                    refused_note=note,
+                    is_asked=is_asked,
+                )
+            assert "the refresh token (400)" in str(raised.value)
+            return raised.type
+
+        day = timedelta(days=1)
+        assert run() is TokenRejected
+        assert run(NOW + day / 2) is AlreadyRefused
+        assert len(server.forms) == 1
+        assert run(NOW + day / 2, is_asked=True) is TokenRejected  # a person triggered it
+        assert run(NOW + day, is_asked=False) is AlreadyRefused
+        assert run(NOW + 2 * day) is TokenRejected
+        assert run(NOW + 2 * day, password="another") is TokenRejected
+        assert run(NOW + 2 * day, password="another", refresh_token="new") is TokenRejected
+        assert len(server.forms) == 5
+        assert no_secret_in(Exception(note.text), "the-first-refresh-token", "a-client-secret")
+    assert connection.refresh_token
+
+
+def test_trouble_alarms_nobody_while_a_quarter_of_the_life_is_left():
+    with a_server(CountingServer((503, b""))) as url:
+        connection = a_connection(token_url=url)
+
+        def pair(left: timedelta) -> TokenPair:
+            return a_token_pair(connection, expires_time=NOW + left)
+
+        early, late = pair(timedelta(days=3.6)), pair(timedelta(days=3.4))
+        assert refresh(connection, MemoryTokenStore(early)) == early
+        with pytest.raises(TransientError, match="503"):
+            refresh(connection, MemoryTokenStore(late))
+
+
+def test_a_shadowed_variable_is_told_before_anything_is_spent():
+    server = CountingServer(GIVEN)
+    with a_server(server) as url:
+        connection = a_connection(token_url=url)
+        with pytest.raises(PermanentError, match="AIRFLOW_VAR_WXCC_TOKEN"):
+            refresh(connection, ShadowedStore(expired(connection)))
+
+    assert server.forms == []
+
+
+def test_the_next_run_after_a_kill_takes_no_notice_of_the_trial():
+    store = MemoryTokenStore("\n")
+    with a_server(CountingServer(GIVEN)) as url:
+        refresh(a_connection(token_url=url), store)
+
+    assert store.content["access_token"] == "a-new-access-token"
+
+
+def test_an_integration_is_told_to_connect():
+    connection = a_connection(
+        kind="integration", redirect_uri="https://a.example/wxcc/callback", refresh_token=""
+    )
+
+    with pytest.raises(PermanentError, match="/wxcc/connect"):
+        refresh(connection, MemoryTokenStore())
+    with a_server(CountingServer(GONE)) as url:
+        connection = replace(connection, token_url=url)
+        with pytest.raises(TokenRejected, match="/wxcc/connect"):
+            refresh(connection, MemoryTokenStore(expired(connection)))
+
+
+def test_a_wall_is_known_by_the_longest_life_that_webex_gave():
+    pair = a_token_pair(a_connection(), refresh_token_lifetime=timedelta(days=90))
+    short = replace(
+        pair,
+        refresh_token_lifetime=timedelta(days=20),
+        refresh_token_expires_time=NOW + timedelta(days=20),
+    ).after(pair)
+
+    assert not pair.is_refresh_token_ending(NOW + timedelta(days=59))
+    assert pair.is_refresh_token_ending(NOW + timedelta(days=61))
+    assert short.is_refresh_token_ending(NOW)
+    assert TokenPair.from_json(short.to_json()) == short
