@@ -98,9 +98,8 @@ def refresh_lock(client_id: str) -> AbstractContextManager[None]:
     server = find_redis_server()
     if server is None:
         return refresh_lock_on_this_machine(client_id)
-    from include.webex.rate_budget_in_redis import (
-        refresh_lock_in_redis,
-    )
+    # As in find_redis_server.
+    from include.webex.rate_budget_in_redis import refresh_lock_in_redis  # noqa: PLC0415
 
     return refresh_lock_in_redis(client_id, server)
 

@@ -1,9 +1,12 @@
 """Turns the Airflow connection `webex_contact_center` into what the program needs."""
 
+from collections.abc import Callable
+
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
+from pydantic import SecretStr
 
-from include.domain.errors import ArchiveError
+from include.domain.errors import ArchiveError, TokenRejected
 from include.domain.interval import utc_now
 from include.pipelines.refresh_access_token import HelperTokens, wait_for_access_token
 from include.webex.connection import CONNECTION_ID, HELPER_CONNECTION_ID, WebexConnection
@@ -13,6 +16,8 @@ from include.webex.rate_budget import BudgetStore, FileBudgetStore, SharedRateBu
 from include.webex.token_helper import TokenHelper
 from plugins.connections import find_connection, find_redis_server, get_connection
 from plugins.token_store import token_store
+
+_REFUSED = "Webex refuses the access token that was to be checked."
 
 
 class WebexContactCenterHook(BaseHook):
@@ -71,11 +76,24 @@ class WebexContactCenterHook(BaseHook):
         """An API client that reads its token from the token store and shares the rate budget."""
         connection = self.get_conn()
         store = token_store(connection)
-        return WebexClient(
-            connection,
-            lambda spent: wait_for_access_token(connection, store, spent),
-            SharedRateBudget(_budget_store(connection.client_id), connection.requests_per_minute),
+        return self._client(lambda spent: wait_for_access_token(connection, store, spent))
+
+    def get_client_with(self, access_token: SecretStr) -> WebexClient:
+        """The same with this access token and no other."""
+
+        def read_access_token(spent: SecretStr | None) -> SecretStr:
+            if spent:
+                raise TokenRejected(_REFUSED)
+            return access_token
+
+        return self._client(read_access_token)
+
+    def _client(self, read_access_token: Callable[[SecretStr | None], SecretStr]) -> WebexClient:
+        connection = self.get_conn()
+        budget = SharedRateBudget(
+            _budget_store(connection.client_id), connection.requests_per_minute
         )
+        return WebexClient(connection, read_access_token, budget)
 
     def get_media_client(self) -> MediaClient:
         """A client for download URLs."""
@@ -108,8 +126,7 @@ def _budget_store(client_id: str) -> BudgetStore:
     server = find_redis_server()
     if server is None:
         return FileBudgetStore(client_id)
-    from include.webex.rate_budget_in_redis import (
-        RedisBudgetStore,
-    )
+    # As in find_redis_server.
+    from include.webex.rate_budget_in_redis import RedisBudgetStore  # noqa: PLC0415
 
     return RedisBudgetStore(client_id, server)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import getpass
 import sys
 
-from airflow.models import Variable
+from airflow.models import Variable  # noqa: TID251 - see DatabaseTokenStore
 from pydantic import SecretStr
 
 from include.domain.errors import ArchiveError

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from include.domain.errors import PermanentError, TokenRejected, TransientError
 from include.webex.connection import CONNECTION_ID, HELPER_CONNECTION_ID, WebexConnection
 from include.webex.json_answers import parse_json_object
-from include.webex.tokens import TokenPair, post, seed_of, token_pair
+from include.webex.tokens import TokenPair, request, seed_of, token_pair
 
 
 class HelperTokenRefused(TokenRejected):
@@ -89,7 +89,8 @@ def request_service_app_pair(
         TransientError: 429, 5xx or a broken connection.
     """
     origin = urlsplit(connection.token_url)
-    status, body = post(
+    status, body = request(
+        "POST",
         f"{origin.scheme}://{origin.netloc}/v1/applications/{application_id}/token",
         headers={"Authorization": f"Bearer {helper_token.get_secret_value()}"},
         json={

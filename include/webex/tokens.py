@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import SecretStr
@@ -195,11 +197,30 @@ def exchange(
     """
     secret = connection.client_secret.get_secret_value()
     content = {"client_id": connection.client_id, "client_secret": secret, **form}
-    status, body = post(connection.token_url, timeout_seconds, data=content)
+    status, body = request("POST", connection.token_url, timeout_seconds, data=content)
     return read_token_answer(status, body, connection, spent, now())
 
 
-def post(
+def tells_token_expiry(connection: WebexConnection, access_token: SecretStr) -> bool:
+    """Whether Webex tells when the token ends (documented; unknown for service apps): it then accepts it."""
+    origin = urlsplit(connection.token_url)
+    url = f"{origin.scheme}://{origin.netloc}/v1/authorizations/tokenExpiry"
+    headers = {"Authorization": f"Bearer {access_token.get_secret_value()}"}
+    status, _ = request("GET", url, headers=headers)
+    return status == 200
+
+
+def org_of(access_token: SecretStr) -> str | None:
+    """The org in a token of the form ``<opaque>_<cluster>_<org id>``; None in one of another form."""
+    parts = access_token.get_secret_value().split("_")
+    try:
+        return str(uuid.UUID(parts[-1])) if len(parts) >= 3 else None
+    except ValueError:
+        return None
+
+
+def request(
+    method: str,
     url: str,
     timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
     headers: Mapping[str, str] | None = None,
@@ -214,7 +235,8 @@ def post(
     try:
         with requests.Session() as session:
             session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
-            with session.post(
+            with session.request(
+                method,
                 url,
                 headers={
                     "Accept": "application/json",
