@@ -100,9 +100,9 @@ def api_refusal(refusal: RefusalError, shape: str, tracking_id: str | None) -> A
 
 
 def token_refusal(refusal: RefusalError, shape: str) -> Answer:
-    """A token endpoint's error; both shapes are reported."""
-    if shape == "wrapper":
-        return api_refusal(refusal, "wrapper", None)
+    """A token endpoint's error; two shapes are reported, others come from what stands before it."""
+    if shape != "oauth":
+        return api_refusal(refusal, shape, None)
     content = {"error": refusal.code, "error_description": refusal.reason}
     return json_answer(content, refusal.status, refusal.reason)
 

@@ -45,16 +45,38 @@ def answer_token(state: SandboxState, content_type: str, body: bytes) -> Answer:
         form = dict(parse_qsl(body.decode(), keep_blank_values=True))
     except UnicodeDecodeError:
         raise RefusalError(400, "The form is not UTF-8.", code="invalid_request") from None
-    return json_answer(state.tokens.refresh(form))
+    return json_answer(state.tokens.answer(form))
 
 
-def authorize(state: SandboxState, authorization: str | None) -> str:
+def answer_service_app_token(
+    state: SandboxState,
+    application_id: str,
+    authorization: str | None,
+    content_type: str,
+    body: bytes,
+) -> Answer:
+    """``POST /v1/applications/{id}/token``: a service app's pair, for a helper integration's token."""
+    if content_type != "application/json":
+        raise RefusalError(415, "Send application/json.")
+    try:
+        content: object = json.loads(body)
+    except ValueError:
+        raise RefusalError(400, "The body is not JSON.") from None
+    if not isinstance(content, dict):
+        raise RefusalError(400, "The body is not a JSON object.")
+    members = cast("dict[str, Any]", content)
+    return json_answer(state.tokens.service_app_pair(application_id, members, authorization))
+
+
+def authorize(
+    state: SandboxState, authorization: str | None, scope: str = "cjp:config_read"
+) -> str:
     """The organisation of an admitted request; the rate limit is charged.
 
     Raises:
         RefusalError: 400, 401 or 403 for the token; 429 when the budget is spent.
     """
-    org_id = state.tokens.org_of(authorization)
+    org_id = state.tokens.org_of(authorization, scope)
     wait_seconds = state.throttle.admit()
     if wait_seconds:
         headers = retry_after_header(state.scenario.retry_after, wait_seconds, state.clock.now_ms())

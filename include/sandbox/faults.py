@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args
 
 from include.sandbox.answers import Answer, html_answer, json_answer, retry_after_header, s3_refusal
 
-Endpoint = Literal["token", "tasks", "captures", "search", "media"]
+Endpoint = Literal["token", "applications", "tasks", "captures", "search", "subscriptions", "media"]
 
 KINDS = {
     "throttle": "429 with Retry-After in seconds (retry_after_seconds)",

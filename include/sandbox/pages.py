@@ -17,6 +17,19 @@ SAMPLED_PER_HOUR = 400
 ROUTES = (
     ("POST /v1/access_token", "Refresh the token pair (form).", ""),
     ("GET /v1/tasks", "List contact tasks.", ""),
+    (
+        "GET /v1/authorize",
+        "The page on which a person lets an integration in; its answer by POST.",
+        "",
+    ),
+    (
+        "POST /v1/applications/…/token",
+        "A service app's pair, for a helper integration's token.",
+        "",
+    ),
+    ("GET /v1/authorizations/tokenExpiry", "When the access token ends.", ""),
+    ("GET /v2/event-types", "Types of events and versions of resources.", ""),
+    ("GET /v2/subscriptions", "Subscriptions; also POST, and GET, PATCH, DELETE with an id.", ""),
     ("POST /v1/captures/query", "List captures of 1 to 10 contact tasks.", ""),
     (
         "POST /search",
@@ -51,6 +64,24 @@ ROUTES = (
         '-d \'[{{"endpoint": "media", "kind": "reset_mid_body", "times": 3}}]\'',
     ),
     ("DELETE /sandbox/faults", "End all faults.", "curl -s -X DELETE {base}/sandbox/faults"),
+    (
+        "POST /sandbox/app",
+        "An administrator withdraws the app in Control Hub (false), or authorises it again.",
+        "curl -s -X POST {base}/sandbox/app -H 'Content-Type: application/json' "
+        "-d '{{\"is_authorised\": false}}'",
+    ),
+    (
+        "GET /sandbox/helper",
+        "The Airflow connection webex_token_helper, with a fresh refresh token.",
+        'export AIRFLOW_CONN_WEBEX_TOKEN_HELPER="$(curl -s {base}/sandbox/helper)"',
+    ),
+    ("GET /sandbox/events", "The events that were sent.", "curl -s {base}/sandbox/events"),
+    (
+        "POST /sandbox/events",
+        "Send an event for each capture that became available in from ≤ t < to (ms), to deliver_events_to.",
+        "curl -s -X POST {base}/sandbox/events -H 'Content-Type: application/json' "
+        '-d \'{{"from": {from_ms}, "to": {to_ms}}}\'',
+    ),
     ("GET /sandbox/clock", "The sandbox's time.", "curl -s {base}/sandbox/clock"),
     (
         "POST /sandbox/clock",

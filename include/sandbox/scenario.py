@@ -28,9 +28,21 @@ class Scenario:
     token_org_id: Annotated[str, "Organisation tokens are minted for; empty: org_id."] = ""
     client_id: Annotated[str, "Client id of the service app."] = "C0ffee5a9dbox"
     client_secret: Annotated[str, "Client secret of the service app."] = "sandbox-client-secret"  # noqa: S105 - of a stand-in
-    scope: Annotated[str, "Scopes of the tokens; the API wants cjp:config_read or cjp:config."] = (
-        "cjp:config_read"
+    scope: Annotated[
+        str,
+        "Scopes of the tokens; to read, the API wants cjp:config_read, to write, cjp:config_write.",
+    ] = "cjp:config_read cjp:config_write"
+    client_kind: Annotated[
+        Literal["service_app", "integration"],
+        "What the client is; only an integration is let in by a person.",
+    ] = "service_app"
+    redirect_uri: Annotated[str, "Where the integration is called back."] = (
+        "http://127.0.0.1:8080/wxcc/callback"
     )
+    code_seconds: Annotated[int, "Life of an authorization code. Unknown."] = 600
+    helper_client_id: Annotated[str, "Client id of the helper integration."] = "C0ffeehelper"
+    helper_client_secret: Annotated[str, "Its client secret."] = "sandbox-helper-secret"  # noqa: S105 - of a stand-in
+    helper_scope: Annotated[str, "Scopes of its tokens."] = "spark:applications_token"
 
     tasks_per_hour: Annotated[int, "Contact tasks created in one hour."] = 40
     daily_rhythm: Annotated[float, "How far hours of the day differ: 0 none, 1 nights empty."] = 0.0
@@ -178,8 +190,21 @@ class Scenario:
         False
     )
     token_error: Annotated[
-        Literal["oauth", "wrapper"], "Shape of token errors; both are reported."
+        Literal["oauth", "wrapper", "html", "empty"],
+        "Shape of token errors; the first two are reported.",
     ] = "oauth"  # noqa: S105 - a shape, not a secret
+
+    subscriptions_max: Annotated[int, "Most subscriptions of the organisation."] = 20
+    subscriptions_of_v1: Annotated[int, "How many of them version 1 made, which only count."] = 0
+    deliver_events_to: Annotated[
+        str,
+        "Send events here instead of to the public address of their subscription; empty: send none.",
+    ] = ""
+    event_lost_share: Annotated[float, "Share of events that are never sent."] = 0.0
+    event_twice_share: Annotated[float, "Share of events that are sent twice."] = 0.0
+    event_forged_share: Annotated[float, "Share of events under a wrong signature."] = 0.0
+    event_old_share: Annotated[float, "Share of events an hour old, under a right signature."] = 0.0
+    shuffle_events: Annotated[bool, "Send the events of a batch in another order."] = False
 
     faults: Annotated[str, "Faults from the start: JSON as for POST /sandbox/faults."] = "[]"
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from include.sandbox.answers import (
     Answer,
     RefusalError,
     api_refusal,
+    html_answer,
+    json_answer,
     token_refusal,
 )
 from include.sandbox.captures import CaptureFlags
@@ -45,9 +48,15 @@ class SandboxApplication:
         application.on_response_prepare.append(_drop_made_up_headers)
         router = application.router
         router.add_route("*", "/v1/access_token", self._token)
+        router.add_route("*", "/v1/authorize", self._authorize)
+        router.add_route("*", "/v1/applications/{id}/token", self._application_token)
+        router.add_get("/v1/authorizations/tokenExpiry", self._token_expiry)
         router.add_route("*", "/v1/tasks", self._contact_tasks)
         router.add_route("*", "/v1/captures/query", self._captures)
         router.add_route("*", "/search", self._search)
+        router.add_get("/v2/event-types", self._event_types)
+        router.add_route("*", "/v2/subscriptions", self._subscriptions)
+        router.add_route("*", "/v2/subscriptions/{id}", self._subscriptions)
         router.add_route("*", r"/media/{path:[\s\S]*}", self._media)
         router.add_get("/", self._page)
         router.add_get("/sandbox/", self._page)
@@ -58,6 +67,10 @@ class SandboxApplication:
         router.add_get("/sandbox/faults", self._faults)
         router.add_post("/sandbox/faults", self._set_faults)
         router.add_delete("/sandbox/faults", self._end_faults)
+        router.add_post("/sandbox/app", self._set_app)
+        router.add_get("/sandbox/helper", self._helper_connection)
+        router.add_get("/sandbox/events", self._events)
+        router.add_post("/sandbox/events", self._send_events)
         router.add_get("/sandbox/clock", self._clock)
         router.add_post("/sandbox/clock", self._advance)
         router.add_route("*", r"/{path:[\s\S]*}", self._unknown)
@@ -68,6 +81,13 @@ class SandboxApplication:
         scenario = self.state.scenario
         media_host = scenario.media_host or base_url.partition("://")[2]
         media_host = urlsplit(f"//{media_host}").hostname or media_host
+        how = {"refresh_token": self.state.tokens.first_refresh_token()}
+        if scenario.client_kind == "integration":
+            how = {
+                "kind": "integration",
+                "redirect_uri": scenario.redirect_uri,
+                "authorize_url": f"{base_url}/v1/authorize",
+            }
         return {
             "conn_type": "webex_contact_center",
             "host": base_url,
@@ -75,11 +95,21 @@ class SandboxApplication:
             "password": scenario.client_secret,
             "extra": {
                 "org_id": scenario.org_id,
-                "refresh_token": self.state.tokens.first_refresh_token(),
+                **how,
                 "token_url": f"{base_url}/v1/access_token",
                 "requests_per_minute": scenario.requests_per_minute or 60_000,
                 "media_hosts": [media_host],
             },
+        }
+
+    def helper_connection(self) -> dict[str, Any]:
+        """The Airflow connection to the helper integration, with a fresh refresh token."""
+        scenario = self.state.scenario
+        return {
+            "conn_type": "generic",
+            "login": scenario.helper_client_id,
+            "password": scenario.helper_client_secret,
+            "extra": {"refresh_token": self.state.tokens.first_helper_refresh_token()},
         }
 
     async def _serve(
@@ -123,6 +153,63 @@ class SandboxApplication:
                 return token_refusal(refusal, self.state.scenario.token_error)
 
         return await self._serve("token", request, produce)
+
+    async def _authorize(self, request: web.Request) -> web.StreamResponse:
+        def produce(body: bytes) -> Answer:
+            consent = self.state.tokens.consent
+            try:
+                if request.method == "POST":
+                    return consent.decide(request.query, is_approved=b"answer=approve" in body)
+                _require_method(request, "GET")
+                return consent.page(request.query)
+            except RefusalError as refusal:
+                return html_answer(refusal.status, refusal.reason)
+
+        return await self._serve("token", request, produce)
+
+    async def _application_token(self, request: web.Request) -> web.StreamResponse:
+        def produce(body: bytes) -> Answer:
+            try:
+                _require_method(request, "POST")
+                authorization = request.headers.get("Authorization")
+                return api.answer_service_app_token(
+                    self.state, request.match_info["id"], authorization, request.content_type, body
+                )
+            except RefusalError as refusal:
+                return api_refusal(refusal, "wrapper", None)
+
+        return await self._serve("applications", request, produce)
+
+    async def _token_expiry(self, request: web.Request) -> web.StreamResponse:
+        def produce(_body: bytes) -> Answer:
+            try:
+                authorization = request.headers.get("Authorization")
+                return json_answer(self.state.tokens.expiry_of(authorization))
+            except RefusalError as refusal:
+                return api_refusal(refusal, "wrapper", None)
+
+        return await self._serve("applications", request, produce)
+
+    async def _event_types(self, request: web.Request) -> web.StreamResponse:
+        def produce(_body: bytes) -> Answer:
+            org_id = api.authorize(self.state, request.headers.get("Authorization"))
+            if request.query.get("orgId", org_id) != org_id:
+                raise RefusalError(403, "The token does not open this organisation.")
+            return self.state.subscriptions.event_types(org_id)
+
+        return await self._serve("subscriptions", request, self._refusing(request, produce))
+
+    async def _subscriptions(self, request: web.Request) -> web.StreamResponse:
+        def produce(body: bytes) -> Answer:
+            scope = "cjp:config_read" if request.method == "GET" else "cjp:config_write"
+            org_id = api.authorize(self.state, request.headers.get("Authorization"), scope)
+            if request.query.get("orgId", org_id) != org_id:
+                raise RefusalError(403, "The token does not open this organisation.")
+            return self.state.subscriptions.answer(
+                org_id, request.method, request.match_info.get("id"), body
+            )
+
+        return await self._serve("subscriptions", request, self._refusing(request, produce))
 
     async def _contact_tasks(self, request: web.Request) -> web.StreamResponse:
         def produce(_body: bytes) -> Answer:
@@ -243,6 +330,37 @@ class SandboxApplication:
         self.state.set_faults([])
         return web.json_response([])
 
+    async def _set_app(self, request: web.Request) -> web.StreamResponse:
+        try:
+            is_authorised = bool(json.loads(await request.read())["is_authorised"])
+        except (ValueError, TypeError, KeyError):
+            return web.Response(status=400, text="is_authorised is true or false\n")
+        if is_authorised:
+            self.state.tokens.authorise()
+        else:
+            self.state.tokens.deauthorise()
+        return web.json_response({"is_authorised": is_authorised})
+
+    async def _helper_connection(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.helper_connection())
+
+    async def _events(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.state.events.report())
+
+    async def _send_events(self, request: web.Request) -> web.StreamResponse:
+        try:
+            content = json.loads(await request.read())
+            from_ms, to_ms = int(content["from"]), int(content["to"])
+        except (ValueError, TypeError, KeyError):
+            return web.Response(status=400, text="from and to are epoch milliseconds.\n")
+        try:
+            sent = await asyncio.to_thread(
+                self.state.events.send, from_ms, to_ms, _base_url(request)
+            )
+        except ValueError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        return web.json_response([asdict(each) for each in sent])
+
     async def _clock(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response({"now_ms": self.state.clock.now_ms()})
 
@@ -338,6 +456,31 @@ class Sandbox:
     def airflow_connection(self) -> dict[str, Any]:
         """The Airflow connection ``webex_contact_center``; each call has a fresh refresh token."""
         return self._application.connection(self.base_url)
+
+    def helper_connection(self) -> dict[str, Any]:
+        """The Airflow connection ``webex_token_helper``; each call has a fresh refresh token."""
+        return self._application.helper_connection()
+
+    def deauthorise(self) -> None:
+        """Have an administrator withdraw the app in Control Hub: all its tokens are dead at once."""
+        self._in_server(self.state.tokens.deauthorise)
+
+    def authorise(self) -> None:
+        """Have an administrator authorise the app again; tokens from before stay dead."""
+        self._in_server(self.state.tokens.authorise)
+
+    def send_events(self, from_ms: int, to_ms: int, to: str | None = None) -> list[dict[str, Any]]:
+        """Send an event for each capture that became available then, one by one; see `EventSender.send`."""
+        sent = self.state.events.send(from_ms, to_ms, self.base_url, to)
+        return [asdict(each) for each in sent]
+
+    def subscriptions(self) -> list[dict[str, Any]]:
+        """Every subscription, with its secret."""
+        return self._in_server(self.state.subscriptions.all)
+
+    def deactivate_subscriptions(self) -> None:
+        """Set all inactive, as Webex does after errors of their receivers."""
+        self._in_server(self.state.subscriptions.deactivate)
 
     def truth(
         self,

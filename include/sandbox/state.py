@@ -8,10 +8,12 @@ from include.sandbox.bookmarks import Bookmarks
 from include.sandbox.captures import Capture, CaptureLibrary
 from include.sandbox.clock import Clock
 from include.sandbox.contact_centre import ContactCentre, ContactTask
+from include.sandbox.events import EventSender
 from include.sandbox.faults import FaultBoard, parse_fault
 from include.sandbox.journal import Journal
 from include.sandbox.scenario import Scenario
 from include.sandbox.signing import UrlSigner
+from include.sandbox.subscriptions import SubscriptionDesk
 from include.sandbox.throttle import Throttle
 from include.sandbox.tokens import TokenDesk
 
@@ -31,6 +33,10 @@ class SandboxState:
         self.faults = FaultBoard(scenario.seed)
         self.journal = Journal(self.clock)
         self.bookmarks = Bookmarks()
+        self.subscriptions = SubscriptionDesk(self.centre.key, scenario, self.clock)
+        self.events = EventSender(
+            scenario, self.clock, self.centre, self.library, self.subscriptions
+        )
         self.set_faults(json.loads(scenario.faults))
 
     def body_of(self, contact_task: ContactTask, capture: Capture, now_ms: int) -> Body:

@@ -52,7 +52,7 @@ class Client:
             "grant_type": "refresh_token",
             "client_id": self.connection["login"],
             "client_secret": self.connection["password"],
-            "refresh_token": self.connection["extra"]["refresh_token"],
+            "refresh_token": self.connection["extra"].get("refresh_token"),
         }
         form |= changes
         body = urlencode({name: value for name, value in form.items() if value is not None})
@@ -68,7 +68,9 @@ class Client:
     def contact_tasks(self, headers: dict[str, str] | None = None, **query: Any) -> Reply:
         """A trailing underscore is dropped: ``from_``."""
         parameters = urlencode({name.rstrip("_"): value for name, value in query.items()})
-        headers = {"Authorization": self.authorization} | (headers or {})
+        headers = headers or {}
+        if "Authorization" not in headers:
+            headers = {"Authorization": self.authorization} | headers
         return self.send("GET", f"/v1/tasks?{parameters}", None, **headers)
 
     def captures(self, contact_task_ids: Any, **members: Any) -> Reply:

@@ -19,7 +19,7 @@ def test_a_refresh_answers_a_pair(open_sandbox):
         "scope",
     }
     assert (answer["expires_in"], answer["refresh_token_expires_in"]) == (1_209_599, 7_775_999)
-    assert (answer["token_type"], answer["scope"]) == ("Bearer", "cjp:config_read")
+    assert (answer["token_type"], answer["scope"]) == ("Bearer", "cjp:config_read cjp:config_write")
     assert answer["access_token"].endswith(f"_PF84_{client.org_id}")
     assert answer["refresh_token"] != client.connection["extra"]["refresh_token"]
 
