@@ -93,6 +93,10 @@ class Runner:
 
         # Parsed again for each run: a run's conf stays behind in the parameters of the DAG object.
         dag = DagBag(str(ROOT / "dags" / f"{dag_id}.py")).dags[dag_id]
+        if dag.start_date and dag.start_date > pendulum.now("UTC"):
+            # Only backfills run it, which heed no start date.
+            for each in (dag, *dag.tasks):
+                each.start_date = None
         return dag.test(logical_date=logical_date or pendulum.now("UTC"), run_conf=conf)
 
     def archive(self, hours_ago: int = 26, **conf: Any) -> Any:
