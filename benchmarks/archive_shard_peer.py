@@ -9,6 +9,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import certifi
 
@@ -27,7 +28,7 @@ _CA_FILE = os.environ.get("SSL_CERT_FILE")
 if _CA_FILE:  # the clients trust what certifi tells at their import, and no variable
     certifi.where = lambda: _CA_FILE
 
-import boto3  # noqa: E402, TID251 - without Airflow nobody else makes the S3 client
+import botocore.session  # noqa: E402 - without Airflow, whose hook makes the same client through boto3
 from botocore.config import Config  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
 
@@ -54,7 +55,7 @@ CLIENT_CONFIG = Config(
 
 def open_archive(s3_url: str, bucket: str, org: str = "") -> Archive:
     """A bucket of the sink."""
-    client = boto3.client(
+    client: Any = botocore.session.get_session().create_client(
         "s3",
         endpoint_url=s3_url,
         aws_access_key_id=ACCESS_KEY,
