@@ -431,7 +431,7 @@ def test_a_request_carries_the_token_and_no_netrc(tmp_path: Any, monkeypatch: py
     [
         ({"trackingid": "GTWY_1"}, b"", "GTWY_1"),
         ({}, b'{"trackingId":"ROUTER_2-a"}', "ROUTER_2-a"),
-        ({}, b'{"trackingId":"<b> +1 212 555 Bearer 0a1b2c3d"}', "tracking id bBearer)"),
+        ({}, b'{"trackingId":"<b> +1 212 555 Bearer 0a1b2c3d"}', "tracking id bBearer"),
         ({}, b"[]", "answered 400:"),
         ({}, b"\xff\xfe", "answered 400:"),
         ({}, b"[" * 200_000, "answered 400:"),
