@@ -490,7 +490,7 @@ def _request_head(
 ) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", f"Host: {endpoint.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if method in {"PUT", "POST"}:
+    if method in {"PUT", "POST", "PATCH"}:
         lines.append(f"Content-Length: {body_bytes}")
     # Of ASCII, which `encode` sees to, all but control characters is printable; so no line has an end inside.
     if " " in target or not "".join(lines).isprintable():

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import cast
+from typing import Literal, NoReturn, cast
 from urllib.parse import urlencode, urlsplit
 
 import tenacity
@@ -20,7 +20,6 @@ from pydantic import SecretStr
 
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
-from include.domain.redaction import redact
 from include.http.connection_pool import (
     Address,
     Answer,
@@ -48,6 +47,9 @@ _MAX_ANSWER_BYTES = (
 _MAX_EXPLANATION_BYTES = 64 << 10
 _USER_AGENT = "webex-contact-center-archive"
 _SETTING = f"the host of the connection {CONNECTION_ID}"
+_READ = frozenset({200})
+# Documented: 200 after a PATCH, 201 after a POST, 204 after a DELETE; which of them comes is all the same.
+_WRITTEN = frozenset({200, 201, 202, 204})
 _UNPLAIN = re.compile(r"[^A-Za-z0-9_-]")
 # How graphql-java begins to tell that it is the query that is wrong; anything else may pass.
 _FAULTY_QUERY = re.compile(r"Validation ?Error|Invalid ?Syntax|FieldUndefined", re.IGNORECASE)
@@ -75,6 +77,14 @@ class Refused(PermanentError):
     def __init__(self, message: str, explanation: str = "") -> None:
         super().__init__(message)
         self.explanation = SecretStr(explanation)
+
+
+class Forbidden(PermanentError):
+    """403: the token may not do this."""
+
+
+class NotFound(PermanentError):
+    """404: the path is unknown, or what it names is not there (any more)."""
 
 
 class Redirected(TransientError):
@@ -160,6 +170,31 @@ class WebexClient:
             "POST", path, params=dict(parameters), json_body={"query": query}, read=query_answer
         )
 
+    def write(
+        self,
+        method: Literal["POST", "PATCH", "DELETE"],
+        path: str,
+        body: JsonObject | None = None,
+        parameters: Mapping[str, str | int] | None = None,
+    ) -> JsonObject:
+        """Change something of the org; the answer's JSON object, empty where the answer has none.
+
+        Where an answer is lost the request is sent again, so what it makes may be there twice.
+
+        Raises:
+            NotFound: 404.
+            Forbidden: 403.
+            ArchiveError: As of `post`.
+        """
+        return self._request(
+            method,
+            path,
+            params=dict(parameters or {}),
+            json_body=body,
+            read=written_answer,
+            statuses=_WRITTEN,
+        )
+
     def _request(
         self,
         method: str,
@@ -168,12 +203,13 @@ class WebexClient:
         json_body: JsonObject | None = None,
         *,
         read: Callable[[bytes, str], JsonObject],
+        statuses: frozenset[int] = _READ,
     ) -> JsonObject:
         if self._access_token is None:  # outside the retries: it waits a bounded time of its own
             self._access_token = self.read_access_token(None)
 
         def send() -> JsonObject:
-            answer = read(self._send(method, path, params, json_body), path)
+            answer = read(self._send(method, path, params, json_body, statuses), path)
             self._check_org(answer, path)
             return answer
 
@@ -220,18 +256,24 @@ class WebexClient:
             raise TokenRejected(str(refusal)) from None
 
     def _send(
-        self, method: str, path: str, params: dict[str, str | int] | None, body: JsonObject | None
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str | int] | None,
+        body: JsonObject | None,
+        statuses: frozenset[int],
     ) -> bytes:
-        """The content of a 200."""
+        """The content of an answer with one of these statuses."""
         self.budget.acquire()
         try:
             with self._answer(method, path, params, body) as answer:
                 answer.body_seconds = self.body_seconds
-                is_answer = answer.status == 200
+                is_answer = answer.status in statuses
                 content = read_body(
                     AnswerBody(answer), _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
                 )
-                _check_status(answer, content, path, self.connection.base_url)
+                if not is_answer:
+                    _raise_for_status(answer, content, path, self.connection.base_url)
                 if len(content) > _MAX_ANSWER_BYTES:
                     raise TooLarge(f"{path} answered more than {_MAX_ANSWER_BYTES >> 20} MiB.")
         # ValueError: a header that cannot be encoded; its text would quote the token.
@@ -287,11 +329,9 @@ class WebexClient:
             )
 
 
-def _check_status(answer: Answer, content: bytes, path: str, base_url: str) -> None:
+def _raise_for_status(answer: Answer, content: bytes, path: str, base_url: str) -> NoReturn:
     """Raise what a status means; nobody else looks at one. The body is never quoted, it may hold anything."""
     status = answer.status
-    if status == 200:
-        return
     tracking = _tracking_id(answer, content)
     if status == 429:
         raise Throttled(retry_after_seconds(answer.headers.get("retry-after")))
@@ -311,13 +351,13 @@ def _check_status(answer: Answer, content: bytes, path: str, base_url: str) -> N
     if status == 413:
         raise TooLarge(f"{path} answered 413{tracking}: the answer would be too large.")
     if status == 403:
-        raise PermanentError(
+        raise Forbidden(
             f"{path} answered 403{tracking}: the token may not read this org. Check that the service app has the "
             "scope cjp:config_read and is authorised in Control Hub for the org, and check the host of the connection "
             f"{CONNECTION_ID} and its extra field org_id."
         )
-    error_type = Redirected if 300 <= status < 400 else PermanentError
-    raise error_type(
+    error_type = NotFound if status == 404 else PermanentError
+    raise (Redirected if 300 <= status < 400 else error_type)(
         f"{path} answered {status}{tracking}: {base_url} is not the API of your org's data centre; "
         f"check the host of the connection {CONNECTION_ID}."
     )
@@ -328,7 +368,7 @@ def _tracking_id(answer: Answer, content: bytes) -> str:
     tracking_id: object = answer.headers.get("trackingid")
     if not tracking_id:
         tracking_id = Fields(parse_json_object(content) or {}).as_told("trackingId")
-    plain = _UNPLAIN.sub("", redact(str(tracking_id or "")[:1000]))[:80]
+    plain = _UNPLAIN.sub("", str(tracking_id or "")[:1000])[:80]
     return f" (tracking id {plain})" if plain else ""
 
 
@@ -347,6 +387,11 @@ def list_answer(content: bytes, path: str) -> JsonObject:
     if not isinstance(data, list):
         raise TransientError(f"{path} answered 200 without a list of data.")
     return {**answer, "data": cast("object", data)}
+
+
+def written_answer(content: bytes, _path: str) -> JsonObject:
+    """The JSON object of an answer to a change; empty where it has none, since the change is made all the same."""
+    return parse_json_object(content) or {}
 
 
 def query_answer(content: bytes, path: str) -> JsonObject:

@@ -35,6 +35,7 @@ ERROR_CLASSES = {
     "TokenRejected",
     "CapturesFailed",
     "Refused",
+    "Forbidden",
     "TooLarge",
     "Unauthorized",
     "DownloadBroken",
