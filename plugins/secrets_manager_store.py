@@ -31,11 +31,13 @@ class SecretsManagerTokenStore:
         """
         with self._telling_the_secret():
             try:
-                text = self._client.get_secret_value(SecretId=self._secret_name)["SecretString"]
+                answer = self._client.get_secret_value(SecretId=self._secret_name)
             except self._client.exceptions.ResourceNotFoundException:
                 return None
-        mask_pair(text)
-        return str(text)
+        text: str | None = answer.get("SecretString")  # none in a binary secret
+        if text:
+            mask_pair(text)
+        return text
 
     def write(self, text: str) -> None:
         """See `TokenStore`; makes the secret where there is none.

@@ -1,0 +1,165 @@
+"""Where token pairs are kept, what keeps them from there, and who may buy one; each with the real Airflow."""
+
+import json
+import sqlite3
+import threading
+
+import boto3
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from moto.moto_server.werkzeug_app import create_backend_app
+from werkzeug.serving import make_server
+
+from include.domain.errors import AlreadyRefused, PermanentError
+
+SECRET = "airflow/variables/wxcc_token"
+
+
+def variables_of(airflow_home) -> dict[str, tuple[str, int]]:
+    with sqlite3.connect(airflow_home / "airflow.db") as database:
+        rows = database.execute("select key, val, is_encrypted from variable").fetchall()
+    return {key: (value, is_encrypted) for key, value, is_encrypted in rows}
+
+
+def token_requests(sandbox) -> dict[str, int]:
+    return sandbox.requests()["counts"].get("token", {})
+
+
+@pytest.fixture
+def secrets_manager(monkeypatch):
+    server = make_server("127.0.0.1", 0, create_backend_app("secretsmanager"), threaded=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    client = boto3.client("secretsmanager")
+    yield client
+    for secret in client.list_secrets()["SecretList"]:
+        client.delete_secret(SecretId=secret["Name"], ForceDeleteWithoutRecovery=True)
+    server.shutdown()
+    server.server_close()
+
+
+def test_airflow_encrypts_what_the_variable_holds(runner, airflow_home):
+    assert str(runner.run("refresh_access_token").state) == "success"
+
+    text, is_encrypted = variables_of(airflow_home)["wxcc_token"]
+    assert is_encrypted
+    assert "access_token" not in text
+
+
+def test_secrets_manager_is_written_through(runner, sandbox, airflow_home, secrets_manager):
+    runner.webex["extra"]["token_store"] = "secrets_manager:airflow/variables"
+
+    assert str(runner.run("refresh_access_token").state) == "success"
+    assert str(runner.run("refresh_access_token").state) == "success"
+    assert str(runner.run("check_access").state) == "success"
+
+    assert token_requests(sandbox) == {"200": 1}
+    stored = json.loads(secrets_manager.get_secret_value(SecretId=SECRET)["SecretString"])
+    assert stored["refresh_token"]
+    assert "wxcc_token" not in variables_of(airflow_home)
+
+
+def test_airflows_own_backend_sees_the_same(runner, secrets_manager):
+    from airflow.providers.amazon.aws.secrets.secrets_manager import SecretsManagerBackend
+
+    runner.webex["extra"]["token_store"] = "secrets_manager:airflow/variables"
+    runner.run("refresh_access_token")
+
+    backend = SecretsManagerBackend(variables_prefix="airflow/variables")
+    stored = secrets_manager.get_secret_value(SecretId=SECRET)["SecretString"]
+    assert backend.get_variable("wxcc_token") == stored
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("AIRFLOW_VAR_WXCC_TOKEN", "{}", "something shadows it"),
+        ("AIRFLOW__CORE__FERNET_KEY", "", "would store the token pair unencrypted"),
+    ],
+    ids=["shadowed", "no Fernet key"],
+)
+def test_a_store_that_cannot_keep_a_pair_is_told_before_one_is_bought(
+    runner, sandbox, monkeypatch, capfd, name, value, sentence
+):
+    monkeypatch.setenv(name, value)
+
+    assert str(runner.run("refresh_access_token").state) == "failed"
+
+    assert sentence in "".join(capfd.readouterr())
+    assert token_requests(sandbox) == {}
+
+
+def test_the_helper_integration_buys_the_first_pair(runner, sandbox, monkeypatch, airflow_home):
+    runner.webex["extra"]["refresh_token"] = ""
+    helper = json.dumps(sandbox.helper_connection())
+    monkeypatch.setenv("AIRFLOW_CONN_WEBEX_TOKEN_HELPER", helper)
+
+    assert str(runner.run("refresh_access_token").state) == "success"
+    assert str(runner.run("check_access").state) == "success"
+
+    stored = variables_of(airflow_home)
+    assert {"wxcc_token", "wxcc_helper_token"} <= set(stored)
+    assert all(is_encrypted for _, is_encrypted in stored.values())
+
+
+def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
+    runner, sandbox, monkeypatch, capfd, airflow_home
+):
+    from include.webex.tokens import request_token_pair
+    from tests.builders import a_connection_to
+    from tools import first_token_pair
+
+    helper = sandbox.helper_connection()
+    as_helper = a_connection_to(
+        sandbox, login=helper["login"], password=helper["password"], **helper["extra"]
+    )
+    from include.domain.interval import utc_now
+
+    token = request_token_pair(as_helper, as_helper.refresh_token, utc_now).access_token
+    monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", json.dumps(runner.webex))
+    monkeypatch.setattr("getpass.getpass", lambda prompt: token.get_secret_value())
+
+    assert first_token_pair.main() == 0
+
+    shown = "".join(capfd.readouterr())
+    assert "The first pair is stored" in shown
+    assert token.get_secret_value() not in shown
+    runner.webex["extra"]["refresh_token"] = ""
+    assert str(runner.run("check_access").state) == "success"
+    assert list(variables_of(airflow_home)) == ["wxcc_token"]
+
+
+def test_what_a_person_was_told_before_is_skipped():
+    from plugins.fail_fast import fail_fast
+
+    def raising(error):
+        @fail_fast
+        def task():
+            raise error
+
+        return task
+
+    with pytest.raises(AirflowSkipException, match="told"):
+        raising(AlreadyRefused("told"))()
+    with pytest.raises(AirflowFailException):
+        raising(PermanentError("new"))()
+
+
+def test_an_app_that_is_authorised_no_more_is_told_in_one_sentence(
+    runner, sandbox, capfd, airflow_home
+):
+    runner.run("refresh_access_token")
+    sandbox.deauthorise()
+
+    assert str(runner.run("check_access").state) == "failed"
+    assert "Control Hub" in "".join(capfd.readouterr())
+
+    with sqlite3.connect(airflow_home / "airflow.db") as database:
+        database.execute("delete from variable")
+    assert str(runner.run("refresh_access_token").state) == "failed"
+    assert "Webex refuses the refresh token (400)" in "".join(capfd.readouterr())
+    assert "wxcc_refusal" in variables_of(airflow_home)
