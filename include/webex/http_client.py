@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.domain.redaction import redact
 from include.http.connection_pool import (
     Address,
     Answer,
@@ -368,7 +369,7 @@ def _tracking_id(answer: Answer, content: bytes) -> str:
     tracking_id: object = answer.headers.get("trackingid")
     if not tracking_id:
         tracking_id = Fields(parse_json_object(content) or {}).as_told("trackingId")
-    plain = _UNPLAIN.sub("", str(tracking_id or "")[:1000])[:80]
+    plain = _UNPLAIN.sub("", redact(str(tracking_id or "")[:1000]))[:80]
     return f" (tracking id {plain})" if plain else ""
 
 
