@@ -283,10 +283,11 @@ _CONNECTION_OF: Mapping[Kind, str] = {
 _REMEDY_OF: Mapping[Kind, str] = {
     "service_app": "Generate a new pair for your org in the Webex Developer Portal (service app, Org "
     "Authorizations) and put its refresh token into the extra field refresh_token of the connection "
-    f"{CONNECTION_ID}",
-    "integration": "Open the page Connect with Webex of Airflow's menu (/wxcc/connect) and connect again",
+    f"{CONNECTION_ID}; if that does not help, check its login and password.",
+    "integration": "Open the page Connect with Webex of Airflow's menu (/wxcc/connect) and connect again; if that does "
+    f"not help, check login and password of the connection {CONNECTION_ID}.",
     "helper": "Put a new refresh token of the helper integration into the extra field refresh_token of the "
-    f"connection {HELPER_CONNECTION_ID}",
+    f"connection {HELPER_CONNECTION_ID}; if that does not help, check its login and password.",
 }
 
 
@@ -301,7 +302,7 @@ def _refusal_sentence(status: int, answer: JsonObject, connection: WebexConnecti
         )
     return (
         f"Webex refuses the refresh token ({status}): it is expired, revoked or already spent. "
-        f"{_REMEDY_OF[connection.kind]}; if that does not help, check login and password of the connection {name}."
+        f"{_REMEDY_OF[connection.kind]}"
     )
 
 
