@@ -237,6 +237,15 @@ class KeyLayout:
         """What the keys of all due markers begin with."""
         return ObjectKey(f"{self.prefix}due/{self._org}/")
 
+    def hints(self) -> ObjectKey:
+        """What the keys of all hints of the org begin with: contact tasks that an event told of."""
+        return ObjectKey(f"{self.prefix}hints/{self._org}/")
+
+    def hint_batch(self, received_time: datetime, unique: str) -> ObjectKey:
+        """One object of hints that were received together; the keys sort by the time."""
+        name = f"{received_time.astimezone(UTC):{_DUE_TIME}}-{safe_part(unique)}.json"
+        return ObjectKey(f"{self.hints()}{name}")
+
     def due_marker(self, due_time: datetime, kind: DueKind, hour: datetime) -> DueMarker:
         """The marker of an hour; the keys sort by the time, rounded up to the second."""
         whole = due_time.astimezone(UTC).replace(microsecond=0)

@@ -4,11 +4,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from include.domain.capture_state import is_at_risk
 from include.domain.contact_centre import ContactTask
 from include.domain.errors import CapturesFailed
+from include.domain.interval import HOUR, hour_of
 from include.domain.merged_rows import newer_contact_task, settled
 from include.domain.new_rows import new_contact_task_row, unasked_contact_task_row
 from include.domain.object_keys import DueMarker, ObjectKey
@@ -23,25 +24,39 @@ from include.pipelines.archive_captures import (
     write_plan,
 )
 from include.pipelines.hour_listing import with_contact_tasks
+from include.storage.hints import Hint, read_hints
 from include.storage.tables import read_rows
 from include.webex.http_client import WebexClient
 
 log = logging.getLogger(__name__)
 
 MAX_HOURS_OF_ONE_RUN = 336  # two weeks; what is due beyond them is left to the next run
+MAX_HINTED_HOURS_OF_ONE_RUN = (
+    48  # each is a partition to read; what lies beyond waits until it is due
+)
+# An event may tell when the capture was created, which is after its contact task was.
+_HINT_REACH = timedelta(hours=6)
 _DUE = "due.txt"
 
 
 def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
     """Gather what is due now, oldest first, into working files; no shard at all when nothing is.
 
-    One listing of the due markers finds it, and without any nothing is asked of the API. Hours that are
-    due to be listed are listed in as few walks as they form spans; contact tasks that are due to be checked
-    are queried in full batches across hours, by `archive_captures.archive_shard`.
+    A listing of the due markers and one of the hints find it, and without any nothing is asked of the API.
+    Hours that are due to be listed are listed in as few walks as they form spans; contact tasks that are due to be
+    checked, or hinted at, are queried in full batches across hours, by `archive_captures.archive_shard`.
     """
     now = start_run(archive)
     due = _of_the_oldest_hours(archive.due_markers(now))
+    batches, hints = read_hints(archive.store, archive.keys)
+    hinted = {hint.task_id for hint in hints}
+    for hour in _hinted_hours(archive, hints):
+        # As if the hour were due: a run that dies leaves the marker, and the next one goes on.
+        marker = archive.keys.due_marker(now, "check", hour)
+        archive.store.write(marker.key, b"")
+        due.append(marker)
     if not due:
+        archive.store.delete(batches)  # of what no table knows yet: the hourly runs find it
         log.info("Nothing is due.")
         return []
     hours = sorted({marker.hour for marker in due})
@@ -55,11 +70,15 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
     for hour, listed in with_contact_tasks(client, hours, to_list, now):
         known, late, changed = _look_up(archive, hour, listed, now)
         to_query += [row for row in late if may_have_captures(row)]
-        to_query += [replace(row, checked_time=now) for row in known if _is_due(row, now)]
+        to_query += [
+            replace(row, checked_time=now)
+            for row in known
+            if _is_due(row, now) or row.task_id in hinted
+        ]
         to_publish += [unasked_contact_task_row(row, archive.policy) for row in late]
         to_publish += changed
     archive.mark_for_listing(to_list, now)
-    markers = "".join(f"{marker.key}\n" for marker in due)
+    markers = "".join(f"{key}\n" for key in [*(marker.key for marker in due), *batches])
     archive.store.write(archive.working_file(_DUE), markers.encode())
     log.info(
         "%d hours are due, %d of them are listed again; %d contact tasks are due.",
@@ -75,6 +94,28 @@ def _of_the_oldest_hours(markers: Iterable[DueMarker]) -> list[DueMarker]:
     found = list(markers)
     hours = sorted({marker.hour for marker in found})[:MAX_HOURS_OF_ONE_RUN]
     return [marker for marker in found if marker.hour in set(hours)]
+
+
+def _hinted_hours(archive: Archive, hints: Sequence[Hint]) -> list[datetime]:
+    """The archived hours that hold hinted contact tasks; the newest hours are looked at first.
+
+    What is in none of them costs nothing more: its hour is not archived yet, or it does not exist.
+    """
+    hinted = {hint.task_id for hint in hints}
+    reach = range(_HINT_REACH // HOUR + 1)
+    candidates = {hour_of(hint.created_time) - back * HOUR for hint in hints for back in reach}
+    found: list[datetime] = []
+    for hour in sorted(candidates, reverse=True)[:MAX_HINTED_HOURS_OF_ONE_RUN]:
+        rows = read_rows(archive.store, _contact_tasks_key(archive, hour), ContactTaskRow)
+        there = {row.task_id for row in rows} & hinted
+        hinted -= there
+        if there:
+            found.append(hour)
+    if hinted:
+        log.info(
+            "%d hinted contact tasks are in no table yet; the hourly runs find them.", len(hinted)
+        )
+    return found
 
 
 def _contact_tasks_key(archive: Archive, hour: datetime) -> ObjectKey:

@@ -1,0 +1,1 @@
+"""Receives what Webex tells of new captures, and keeps it as hints in the bucket."""

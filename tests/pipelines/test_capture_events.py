@@ -1,0 +1,219 @@
+"""Events are received, kept as hints and heeded by the recheck; whatever else is sent changes nothing."""
+
+import hashlib
+import hmac
+import http.client
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from include.domain.errors import TransientError
+from include.domain.interval import epoch_ms, utc_now
+from include.domain.object_keys import KeyLayout
+from include.receiver.app import MAX_BODY_BYTES, Receiver
+from include.storage.hints import Hint, read_hints, write_hints
+from tests.archived import assert_complete
+
+SECRET = "a secret of the tests, long enough"
+ORG = "97cdbf45-ebe2-4687-8341-44d5c7abf101"
+NO_SUCH_TASK = "no-such-task"
+
+
+@contextmanager
+def served(write):
+    config = uvicorn.Config(
+        Receiver(SECRET, ORG, write), port=0, lifespan="off", log_config=None, ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def event(event_id="event", task_id="task-1", at_ms=None, **changes) -> dict:
+    at_ms = at_ms or epoch_ms(utc_now())
+    return {
+        "id": event_id,
+        "type": "capture:available",
+        "comciscoorgid": ORG,
+        "comciscotimestamp": str(at_ms),
+        "data": {"taskId": task_id, "createdTime": at_ms},
+    } | changes
+
+
+def signed(body: bytes, secret: str = SECRET) -> dict[str, str]:
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {"X-WebexCC-Signature": digest, "Content-Type": "application/json"}
+
+
+def post(connection, body: bytes, headers: dict[str, str], path="/wxcc/events") -> int:
+    connection.request("POST", path, body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def send(port: int, body: bytes, headers: dict[str, str] | None = None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        return post(connection, body, signed(body) if headers is None else headers)
+    finally:
+        connection.close()
+
+
+def test_a_signed_event_is_kept_before_it_is_answered_and_a_repeat_is_not_kept_again():
+    kept: list[Hint] = []
+    with served(kept.extend) as port:
+        body = json.dumps(event()).encode()
+        assert send(port, body) == 204
+        assert [hint.task_id for hint in kept] == ["task-1"]
+        upper = {name: value.upper() for name, value in signed(body).items()}
+        assert send(port, body, upper) == 204
+    assert len(kept) == 1
+
+
+OLD_MS = 1_600_000_000_000
+DROPPED = {
+    "forged": lambda body: signed(body, "another secret, as long as the other"),
+    "unsigned": lambda _: {},
+    "not ascii": lambda _: {"X-WebexCC-Signature": "é" * 64},
+    "old header": lambda body: {**signed(body), "X-WebExCC-Timestamp": str(OLD_MS)},
+}
+
+
+@pytest.mark.parametrize("headers", DROPPED.values(), ids=DROPPED)
+def test_what_webex_did_not_send_now_is_dropped(headers):
+    kept: list[Hint] = []
+    body = json.dumps(event()).encode()
+    with served(kept.extend) as port:
+        assert send(port, body, headers(body)) == 204
+    assert kept == []
+
+
+REFUSED = {
+    "old": (json.dumps(event(at_ms=OLD_MS)), 204),
+    "another org": (json.dumps(event(comciscoorgid="other")), 204),
+    "another event": (json.dumps(event(type="task:ended")), 204),
+    "no JSON": ("{", 400),
+    "no object": ("[]", 400),
+    "deep": ("[" * 60_000, 400),
+    "no time": (json.dumps(event(comciscotimestamp=None)), 400),
+    "long time": (json.dumps(event(comciscotimestamp="9" * 5000)), 400),
+    "no data": (json.dumps(event(data=None)), 400),
+    "an id with a path": (json.dumps(event(task_id="../x")), 400),
+    "too large": (json.dumps(event()) + " " * MAX_BODY_BYTES, 413),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), REFUSED.values(), ids=REFUSED)
+def test_signed_nonsense_is_refused_and_not_kept(body, status):
+    kept: list[Hint] = []
+    with served(kept.extend) as port:
+        assert send(port, body.encode()) == status
+    assert kept == []
+
+
+def test_a_store_in_trouble_is_told_and_the_repeat_is_kept():
+    kept: list[Hint] = []
+    troubles = [TransientError("The store is down.")]
+
+    def write(hints) -> None:
+        if troubles:
+            raise troubles.pop()
+        kept.extend(hints)
+
+    body = json.dumps(event()).encode()
+    with served(write) as port:
+        assert [send(port, body), send(port, body)] == [503, 204]
+    assert len(kept) == 1
+
+
+def test_each_of_two_thousand_events_that_was_answered_is_in_the_bucket(open_centre):
+    centre = open_centre(tasks_per_hour=1)
+    store, keys = centre.archive().store, KeyLayout(ORG)
+    count, senders = 2_000, 16
+
+    def sender(number: int) -> list[int]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        statuses = []
+        for each in range(number, count, senders):
+            body = json.dumps(event(f"event-{each}", f"task-{each}")).encode()
+            statuses.append(post(connection, body, signed(body)))
+        connection.close()
+        return statuses
+
+    with (
+        served(lambda hints: write_hints(store, keys, hints, utc_now())) as port,
+        ThreadPoolExecutor(senders) as pool,
+    ):
+        begun = time.monotonic()
+        statuses = [status for each in pool.map(sender, range(senders)) for status in each]
+        seconds = time.monotonic() - begun
+
+    assert statuses == [204] * count
+    batches, hints = read_hints(store, keys)
+    assert {hint.task_id for hint in hints} == {f"task-{each}" for each in range(count)}
+    assert len(hints) == count
+    assert len(batches) < count / 4
+    print(f"{count} events in {seconds:.1f} s: {count / seconds:.0f}/s, {len(batches)} objects")
+
+
+def test_a_hint_has_its_contact_task_looked_at_now_and_goes_with_the_publication(open_centre):
+    centre = open_centre(
+        tasks_per_hour=12,
+        late_capture_share=1.0,
+        late_capture_hours=0.2,
+        access_token_seconds=60 * 24 * 3600,
+    )
+    hour = centre.hour(1)
+    centre.run(hour)
+    centre.sandbox.advance(25 * 60)
+    assert centre.recheck() == 0
+    before = copied(centre)
+    rows = [row for row in centre.archived.rows("contact_tasks") if row["next_check_time"]]
+    archive = centre.archive()
+    hints = [Hint(row["task_id"], row["created_time"]) for row in rows]
+    write_hints(archive.store, archive.keys, [*hints, hints[0]], centre.now)
+    write_hints(archive.store, archive.keys, [Hint(NO_SUCH_TASK, centre.now)], centre.now)
+
+    centre.recheck()
+
+    assert copied(centre) > before
+    assert hints_of(centre) == []
+    for hours in (1, 2, 6, 12, 24):
+        centre.sandbox.advance(hours * 3600)
+        centre.recheck()
+    # What the hourly runs alone would have come to.
+    assert_complete(centre.archived, centre.truth(hour))
+
+
+def copied(centre) -> int:
+    return sum(row["outcome"] == "copied" for row in centre.archived.rows("captures"))
+
+
+def hints_of(centre) -> list[str]:
+    return [key for key in centre.archived.keys if key.startswith("hints/")]
+
+
+def test_hints_of_what_is_in_no_table_cost_no_request_and_make_no_hour_archived(open_centre):
+    centre = open_centre(tasks_per_hour=5)
+    archive = centre.archive()
+    hints = [Hint(f"bogus-{each}", centre.hour(each).start) for each in range(100)]
+    write_hints(archive.store, archive.keys, hints, centre.now)
+    centre.sandbox.reset_requests()
+
+    assert centre.recheck() == 0
+
+    assert centre.sandbox.requests()["counts"] == {}
+    assert centre.archived.keys == []
