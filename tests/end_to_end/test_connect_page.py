@@ -161,7 +161,7 @@ def browser(airflow, tmp_path_factory) -> Iterator[Browser]:
     ):
         options.add_argument(argument)
     os.environ["SE_OFFLINE"] = "true"  # Selenium would look for another driver on the internet
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
         person = Browser(driver, airflow.api.url)
         yield person
