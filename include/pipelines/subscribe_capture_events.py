@@ -7,7 +7,6 @@ import logging
 from include.webex.http_client import WebexClient
 from include.webex.subscriptions import (
     CAPTURE_EVENTS_CONNECTION_ID,
-    EVENT_TYPE,
     SUBSCRIPTION_NAME,
     CaptureEventsConnection,
     Subscription,
@@ -53,7 +52,7 @@ def subscribe_capture_events(connection: CaptureEventsConnection, client: WebexC
     for each in duplicates:
         delete_subscription(client, each.subscription_id)
         done.append(_told(f"deleted the duplicate {each.subscription_id}"))
-    return "; ".join(done) or f"the subscription {kept.subscription_id} is as it should be"
+    return "; ".join(done) or _told(f"the subscription {kept.subscription_id} is as it should be")
 
 
 def _told(sentence: str) -> str:
@@ -73,7 +72,4 @@ def _description(connection: CaptureEventsConnection, client: WebexClient) -> st
 
 
 def _is_ours(each: Subscription, connection: CaptureEventsConnection) -> bool:
-    sends_captures_here = each.destination_url == connection.destination_url and set(
-        each.event_types
-    ) == {EVENT_TYPE}
-    return each.name == SUBSCRIPTION_NAME or sends_captures_here
+    return each.name == SUBSCRIPTION_NAME or each.sends_to(connection.destination_url)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TransientError
-from include.webex.http_client import Forbidden, NotFound, WebexClient
+from include.webex.http_client import Forbidden, NotFound, Refused, WebexClient
 from include.webex.json_fields import Fields, fields_of, text
 
 CAPTURE_EVENTS_CONNECTION_ID = "wxcc_capture_events"
@@ -75,7 +75,18 @@ def _destination_url(url: str) -> str:
         raise _refusal(
             "host", "must be a URL whose host name ends in a public top-level domain, such as .com"
         )
-    return url
+    return _normal(url)
+
+
+def _normal(url: str) -> str:
+    """Two spellings of one destination become the same."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        return url
+    netloc = host if port in {None, 443} and "@" not in parts.netloc else parts.netloc
+    return parts._replace(netloc=netloc).geturl()
 
 
 @dataclass(frozen=True)
@@ -112,12 +123,15 @@ class Subscription:
     resource_version: str
     created_ms: int
 
+    def sends_to(self, destination_url: str) -> bool:
+        """Whether it sends capture events, and nothing else, to that destination."""
+        return self.destination_url == destination_url and set(self.event_types) == {EVENT_TYPE}
+
     def is_as(self, wanted: Wanted) -> bool:
         """Whether nothing has to be changed, as far as can be seen: nobody tells the secret."""
         return (
             self.is_active
-            and self.destination_url == wanted.destination_url
-            and self.event_types == (EVENT_TYPE,)
+            and self.sends_to(wanted.destination_url)
             # Told as given, or without the resource: the documents show both.
             and self.resource_version.rpartition(":")[2] == wanted.version
             and self.description == wanted.description
@@ -176,9 +190,9 @@ def create_subscription(client: WebexClient, wanted: Wanted, count: int) -> None
         client.write("POST", _PATH, body)
     except Forbidden:
         raise _missing_scope() from None
-    except PermanentError:
+    except Refused:
         if count < MAX_SUBSCRIPTIONS_PER_ORG:
-            raise
+            raise _refused() from None
         raise PermanentError(
             f"The org has {count} subscriptions to events, and Webex allows {MAX_SUBSCRIPTIONS_PER_ORG}: delete one "
             "that nobody needs (those of version 1 count too, and are listed by GET /v1/subscriptions only)."
@@ -189,19 +203,27 @@ def change_subscription(client: WebexClient, subscription_id: str, wanted: Wante
     """Make one what it should be, secret and status included.
 
     Raises:
-        PermanentError: The token may not write.
-        TransientError: It is gone.
+        PermanentError: The token may not write, or Webex refuses a value.
+        TransientError: It is gone, or stays inactive.
         ArchiveError: As of `WebexClient.post`.
     """
     body = {"status": "active", **wanted.body(client.connection.org_id)}
     try:
-        client.write("PATCH", f"{_PATH}/{subscription_id}", body)
+        answer = client.write("PATCH", f"{_PATH}/{subscription_id}", body)
     except Forbidden:
         raise _missing_scope() from None
+    except Refused:
+        raise _refused() from None
     except NotFound:
         raise TransientError(
             f"The subscription {subscription_id} was deleted while it was changed."
         ) from None
+    changed = _parse_subscription(fields_of(Fields(answer).as_told("data")))
+    if changed and not changed.is_active:
+        raise TransientError(
+            f"Webex leaves the subscription {subscription_id} inactive: see that its receiver answers, from the "
+            "internet, at the host of the connection wxcc_capture_events."
+        )
 
 
 def delete_subscription(client: WebexClient, subscription_id: str) -> None:
@@ -228,6 +250,14 @@ def _missing_scope() -> PermanentError:
     )
 
 
+def _refused() -> PermanentError:
+    return PermanentError(
+        "Webex refuses the subscription to capture events: its destination, the host of the connection "
+        f"{CAPTURE_EVENTS_CONNECTION_ID}, must be a public https address, and the org may have "
+        f"{MAX_SUBSCRIPTIONS_PER_ORG} subscriptions, those of version 1 included."
+    )
+
+
 def _parse_subscription(fields: Fields) -> Subscription | None:
     """None for what has no usable id: it could be neither changed nor removed."""
     subscription_id = fields.take("id", text) or ""
@@ -240,7 +270,7 @@ def _parse_subscription(fields: Fields) -> Subscription | None:
         name=fields.take("name", text) or "",
         description=fields.take("description", text) or "",
         event_types=tuple(map(str, cast("list[object]", types))) if isinstance(types, list) else (),
-        destination_url=fields.take("destinationUrl", text) or "",
+        destination_url=_normal(fields.take("destinationUrl", text) or ""),
         is_active=(fields.take("status", text) or "").lower() == "active",
         resource_version=fields.take("resourceVersion", text) or "",
         created_ms=created if isinstance(created, int) else 0,
