@@ -18,6 +18,12 @@ def a_server(
         def do_POST(self) -> None:
             answer(self)
 
+        def do_PATCH(self) -> None:
+            answer(self)
+
+        def do_DELETE(self) -> None:
+            answer(self)
+
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
             """Say nothing."""
 
