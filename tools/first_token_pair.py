@@ -11,28 +11,15 @@ from __future__ import annotations
 import getpass
 import sys
 
-from airflow.models import Variable  # noqa: TID251 - see DatabaseTokenStore
 from pydantic import SecretStr
 
 from include.domain.errors import ArchiveError
 from include.domain.interval import utc_now
-from include.pipelines.refresh_access_token import TokenStore
-from include.webex.connection import HELPER_CONNECTION_ID, WebexConnection
+from include.webex.connection import HELPER_CONNECTION_ID
 from include.webex.token_helper import request_service_app_pair, webex_id
 from plugins.connections import find_connection
-from plugins.token_store import DESCRIPTION, TOKEN_VARIABLE, VariableTokenStore, token_store
+from plugins.database_token_store import database_token_store
 from plugins.webex_hook import WebexContactCenterHook
-
-
-class DatabaseTokenStore(VariableTokenStore):
-    """The same variable; the SDK cannot write one outside of an Airflow task, but Airflow's models can."""
-
-    def _get(self) -> str | None:
-        text: str | None = Variable.get(self.name, default_var=None)  # noqa: AIR311 - see the class
-        return text
-
-    def _set(self, text: str) -> None:
-        Variable.set(self.name, text, description=DESCRIPTION)  # noqa: AIR311 - see the class
 
 
 def main() -> int:
@@ -42,7 +29,7 @@ def main() -> int:
     )
     try:
         connection = WebexContactCenterHook().get_conn()
-        store = _store(connection)
+        store = database_token_store(connection)
         helper = find_connection(HELPER_CONNECTION_ID)
         application_id = helper.extra_dejson.get("application_id") if helper else None
         with store.lock():
@@ -58,12 +45,6 @@ def main() -> int:
         return 1
     print(f"The first pair is stored; the access token ends {pair.expires_time.isoformat()}.")
     return 0
-
-
-def _store(connection: WebexConnection) -> TokenStore:
-    if connection.secrets_manager_prefix is None:
-        return DatabaseTokenStore(TOKEN_VARIABLE, connection.client_id)
-    return token_store(connection)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ def test_the_helper_integration_buys_the_first_pair(runner, sandbox, monkeypatch
 def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
     runner, sandbox, monkeypatch, capfd, airflow_home
 ):
+    from include.domain.interval import utc_now
     from include.webex.tokens import request_token_pair
     from tests.builders import a_connection_to
     from tools import first_token_pair
@@ -117,8 +118,7 @@ def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
     as_helper = a_connection_to(
         sandbox, login=helper["login"], password=helper["password"], **helper["extra"]
     )
-    from include.domain.interval import utc_now
-
+    assert as_helper.refresh_token
     token = request_token_pair(as_helper, as_helper.refresh_token, utc_now).access_token
     monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", json.dumps(runner.webex))
     monkeypatch.setattr("getpass.getpass", lambda prompt: token.get_secret_value())

@@ -118,7 +118,8 @@ def test_an_application_that_is_authorised_no_more_is_told(
     start_sandbox: Callable[..., Sandbox], kind: Any, remedy: str
 ):
     world = World(start_sandbox())
-    world.sandbox.advance(14 * 86_400)  # to Webex the token is dead, and by what it once told it lives
+    # To Webex the token is dead; by what Webex told when it made it, it lives.
+    world.sandbox.advance(14 * 86_400)
 
     (sentence,) = world.found(replace(world.connection, kind=kind))
 
