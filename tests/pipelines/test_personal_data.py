@@ -24,8 +24,8 @@ def personal_texts(centre) -> set[str]:
     found: set[str] = set()
     for task in centre.truth(centre.hour(26)):
         told = task["attributes"]
-        found |= {told.get("origin"), told.get("destination")}
-        found.add((told.get("owner") or {}).get("name"))
+        found |= {told.get("origin") or "", told.get("destination") or ""}
+        found.add((told.get("owner") or {}).get("name") or "")
         found |= {capture["file_name"] for capture in task["captures"]}
     return {text for text in found if text}
 
