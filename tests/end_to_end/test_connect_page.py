@@ -203,7 +203,7 @@ def test_the_page_looks_as_it_should_in_light_and_dark(
     airflow, integration, administrator, tmp_path
 ):
     integration()
-    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     for scheme in ("light", "dark"):
         feature = {"name": "prefers-color-scheme", "value": scheme}
         administrator.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
