@@ -89,6 +89,7 @@ CHECKS = (
     ),
     _slow_tests("tests of walks and of years", *_WALKS_AND_YEARS, *_LONG_PIPELINE_TESTS),
     _slow_tests("end-to-end tests of alerts", "tests/end_to_end/test_alerts.py"),
+    _slow_tests("browser tests", "tests/end_to_end/test_connect_page.py"),
     _slow_tests("fault matrix", "tests/fault_matrix"),
     _slow_tests("DAG tests", "tests/dags"),
     _tests("storage tests", "tests/storage"),

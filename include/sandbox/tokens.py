@@ -132,7 +132,8 @@ class TokenDesk:
             RefusalError: 401: the token is dead.
         """
         token = (bearer or "").removeprefix("Bearer ")
-        if self._check("access", token) is None:
+        serial = self._check("access", token)
+        if serial is None or serial < self._oldest_access_serial:
             raise RefusalError(401, "The request requires a valid access token.")
         content = bytes.fromhex(token.partition("_")[0])[: _CONTENT.size]
         return {"exp": _CONTENT.unpack(content)[1]}
