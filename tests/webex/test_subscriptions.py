@@ -142,6 +142,21 @@ def test_where_no_description_is_told_the_secret_is_sent_each_time():
     assert (method, path, sent["secret"]) == ("PATCH", "/v2/subscriptions/one", SECRET)
 
 
+@pytest.mark.parametrize(
+    ("version", "changes"), [("capture:1.0.0", 0), ("1.0.0", 0), ("capture:0.9.0", 1)]
+)
+def test_only_another_version_is_changed(version: str, changes: int):
+    told = {"id": "one", "name": "wxcc captures", "status": "active", "destinationUrl": URL}
+    told |= {"eventTypes": ["capture:available"], "resourceVersion": version}
+    webex = Webex({"data": []})
+    webex.subscribe()
+    webex.listed = {"data": [told | {"description": webex.sent.pop()[2]["description"]}]}
+
+    webex.subscribe()
+
+    assert len(webex.sent) == changes
+
+
 def test_one_that_stays_inactive_is_told():
     told = {"id": "one", "name": "wxcc captures", "status": "inactive"}
     webex = Webex({"data": [told]}, told=json.dumps({"data": told}).encode())
