@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from include.domain.capture_state import is_at_risk
 from include.domain.contact_centre import ContactTask
 from include.domain.errors import CapturesFailed
-from include.domain.interval import HOUR, hour_of
+from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.merged_rows import newer_contact_task, settled
 from include.domain.new_rows import new_contact_task_row, unasked_contact_task_row
 from include.domain.object_keys import DueMarker, ObjectKey
@@ -26,16 +26,20 @@ from include.pipelines.archive_captures import (
 from include.pipelines.hour_listing import with_contact_tasks
 from include.storage.hints import Hint, read_hints
 from include.storage.tables import read_rows
+from include.webex.contact_task_listing import list_contact_tasks
 from include.webex.http_client import WebexClient
 
 log = logging.getLogger(__name__)
 
 MAX_HOURS_OF_ONE_RUN = 336  # two weeks; what is due beyond them is left to the next run
-MAX_HINTED_HOURS_OF_ONE_RUN = (
-    48  # each is a partition to read; what lies beyond waits until it is due
-)
+# Each is a partition to read; what lies beyond waits until it is due.
+MAX_HINTED_HOURS_OF_ONE_RUN = 48
 # An event may tell when the capture was created, which is after its contact task was.
 _HINT_REACH = timedelta(hours=6)
+# The run of an hour comes soon after its end; what is older and in no table is not there, or listed late.
+_YOUNG = timedelta(hours=3)
+# As far back a contact task of the last hours is looked for: further costs more pages of the list each time.
+_YOUNG_REACH = timedelta(hours=1)
 _DUE = "due.txt"
 
 
@@ -43,14 +47,18 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
     """Gather what is due now, oldest first, into working files; no shard at all when nothing is.
 
     A listing of the due markers and one of the hints find it, and without any nothing is asked of the API.
-    Hours that are due to be listed are listed in as few walks as they form spans; contact tasks that are due to be
-    checked, or hinted at, are queried in full batches across hours, by `archive_captures.archive_shard`.
+    Hours that are due to be listed are listed in as few walks as they form spans, and what is hinted at and in no
+    table yet in one more; contact tasks that are due to be checked, or hinted at, are queried in full batches
+    across hours, by `archive_captures.archive_shard`.
     """
     now = start_run(archive)
     due = _of_the_oldest_hours(archive.due_markers(now))
     batches, hints = read_hints(archive.store, archive.keys)
     hinted = {hint.task_id for hint in hints}
-    for hour in _hinted_hours(archive, hints):
+    archived_hours, unknown = _look_for(archive, hints)
+    young = _list_young(client, unknown, now)
+    to_list = _hours_to_list(archive, due)
+    for hour in sorted({*archived_hours, *young}):
         # As if the hour were due: a run that dies leaves the marker, and the next one goes on.
         marker = archive.keys.due_marker(now, "check", hour)
         archive.store.write(marker.key, b"")
@@ -60,15 +68,10 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
         log.info("Nothing is due.")
         return []
     hours = sorted({marker.hour for marker in due})
-    to_list = sorted(
-        {marker.hour for marker in due if marker.kind == "list"}
-        # Nobody knows its contact tasks: the run that was to archive it died.
-        | {hour for hour in hours if not archive.store.head(_contact_tasks_key(archive, hour))}
-    )
     to_query: list[ContactTaskRow] = []
     to_publish: list[ContactTaskRow] = []
     for hour, listed in with_contact_tasks(client, hours, to_list, now):
-        known, late, changed = _look_up(archive, hour, listed, now)
+        known, late, changed = _look_up(archive, hour, listed or young.get(hour, []), now)
         to_query += [row for row in late if may_have_captures(row)]
         to_query += [
             replace(row, checked_time=now)
@@ -77,7 +80,7 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
         ]
         to_publish += [unasked_contact_task_row(row, archive.policy) for row in late]
         to_publish += changed
-    archive.mark_for_listing(to_list, now)
+    archive.mark_for_listing([*to_list, *young], now)
     markers = "".join(f"{key}\n" for key in [*(marker.key for marker in due), *batches])
     archive.store.write(archive.working_file(_DUE), markers.encode())
     log.info(
@@ -96,10 +99,19 @@ def _of_the_oldest_hours(markers: Iterable[DueMarker]) -> list[DueMarker]:
     return [marker for marker in found if marker.hour in set(hours)]
 
 
-def _hinted_hours(archive: Archive, hints: Sequence[Hint]) -> list[datetime]:
-    """The archived hours that hold hinted contact tasks; the newest hours are looked at first.
+def _hours_to_list(archive: Archive, due: Sequence[DueMarker]) -> list[datetime]:
+    to_list = {marker.hour for marker in due if marker.kind == "list"}
+    for hour in {marker.hour for marker in due} - to_list:
+        # Nobody knows its contact tasks: the run that was to archive it died.
+        if not archive.store.head(_contact_tasks_key(archive, hour)):
+            to_list.add(hour)
+    return sorted(to_list)
 
-    What is in none of them costs nothing more: its hour is not archived yet, or it does not exist.
+
+def _look_for(archive: Archive, hints: Sequence[Hint]) -> tuple[list[datetime], list[Hint]]:
+    """The archived hours that hold hinted contact tasks, and the hints of which no table knows the contact task.
+
+    The newest hours are looked at first.
     """
     hinted = {hint.task_id for hint in hints}
     reach = range(_HINT_REACH // HOUR + 1)
@@ -111,10 +123,28 @@ def _hinted_hours(archive: Archive, hints: Sequence[Hint]) -> list[datetime]:
         hinted -= there
         if there:
             found.append(hour)
-    if hinted:
-        log.info(
-            "%d hinted contact tasks are in no table yet; the hourly runs find them.", len(hinted)
-        )
+    return found, [hint for hint in hints if hint.task_id in hinted]
+
+
+def _list_young(
+    client: WebexClient, hints: Sequence[Hint], now: datetime
+) -> dict[datetime, list[ContactTask]]:
+    """The hinted contact tasks of hours whose own run is still to come, by hour; one walk finds them.
+
+    They are archived alone and now, and their hours stay due to be listed: nothing is taken for complete. What
+    is not found is left to the hourly runs.
+    """
+    young = [hint for hint in hints if now - hint.created_time < _YOUNG]
+    found: dict[datetime, list[ContactTask]] = defaultdict(list)
+    if young:
+        wanted = {hint.task_id for hint in young}
+        start = min(hint.created_time for hint in young) - _YOUNG_REACH
+        for contact_task in list_contact_tasks(client, Interval(start, now), now):
+            if contact_task.task_id in wanted:
+                found[hour_of(contact_task.created_time)].append(contact_task)
+    left = len(hints) - sum(map(len, found.values()))
+    if left:
+        log.info("%d hinted contact tasks are left to the hourly runs.", left)
     return found
 
 

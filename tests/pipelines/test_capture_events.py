@@ -206,7 +206,7 @@ def hints_of(centre) -> list[str]:
     return [key for key in centre.archived.keys if key.startswith("hints/")]
 
 
-def test_hints_of_what_is_in_no_table_cost_no_request_and_make_no_hour_archived(open_centre):
+def test_hints_of_what_does_not_exist_cost_one_walk_at_most_and_make_no_hour_archived(open_centre):
     centre = open_centre(tasks_per_hour=5)
     archive = centre.archive()
     hints = [Hint(f"bogus-{each}", centre.hour(each).start) for each in range(100)]
@@ -215,5 +215,47 @@ def test_hints_of_what_is_in_no_table_cost_no_request_and_make_no_hour_archived(
 
     assert centre.recheck() == 0
 
+    assert centre.sandbox.requests()["counts"] == {"tasks": {"200": 1}}
+    assert centre.archived.keys == []
+
+
+def test_hints_of_what_does_not_exist_and_is_old_cost_no_request(open_centre):
+    centre = open_centre(tasks_per_hour=5)
+    archive = centre.archive()
+    hints = [Hint(f"bogus-{each}", centre.hour(each + 4).start) for each in range(100)]
+    write_hints(archive.store, archive.keys, hints, centre.now)
+    centre.sandbox.reset_requests()
+
+    assert centre.recheck() == 0
+
     assert centre.sandbox.requests()["counts"] == {}
     assert centre.archived.keys == []
+
+
+@pytest.mark.parametrize("has_hourly_run", [True, False])
+def test_a_recording_of_this_hour_is_archived_by_its_hint_and_the_hour_is_still_completed(
+    open_centre, has_hourly_run
+):
+    centre = open_centre(tasks_per_hour=60, recording_after_seconds_max=120, call_seconds_max=120)
+    centre.sandbox.advance(40 * 60)
+    hour = centre.hour(0)
+    offered = [
+        task for task in centre.truth(hour) if any(each["listed"] for each in task["captures"])
+    ]
+    archive = centre.archive()
+    hint = Hint(offered[0]["task_id"], centre.now)
+    write_hints(archive.store, archive.keys, [hint], centre.now)
+
+    centre.recheck()
+
+    rows = centre.archived.rows("contact_tasks")
+    assert [row["task_id"] for row in rows] == [hint.task_id]
+    assert {row["outcome"] for row in centre.archived.rows("captures")} == {"copied"}
+    assert hints_of(centre) == []
+    centre.sandbox.advance(3600)
+    if has_hourly_run:
+        centre.run(hour)
+    for _ in range(8):
+        centre.sandbox.advance(8 * 3600)
+        centre.recheck()
+    assert_complete(centre.archived, centre.truth(hour))
