@@ -6,7 +6,6 @@ import hmac
 import json
 import re
 import secrets
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,15 +15,13 @@ from pydantic import SecretStr
 
 from include.domain.errors import PermanentError, TokenRejected
 from include.webex.connection import CONNECTION_ID, WebexConnection
-from include.webex.tokens import TokenPair, exchange
+from include.webex.tokens import TokenPair, exchange, org_of
 
 CONSENT_LIFETIME = timedelta(minutes=10)
 READ_SCOPE = "cjp:config_read"
 # Only subscriptions to capture events are written (documented).
 WRITE_SCOPE = "cjp:config_write"
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
-# Documented for some tokens only, so it is no more than a hint: <opaque>_<cluster>_<org>.
-_ORG_OF_TOKEN = re.compile(r"_([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})")
 
 
 @dataclass(frozen=True)
@@ -153,9 +150,3 @@ def exchange_code(
             "org_id."
         )
     return pair
-
-
-def org_of(access_token: SecretStr) -> str | None:
-    """The org that the text of a token tells, where it tells one."""
-    found = _ORG_OF_TOKEN.fullmatch(access_token.get_secret_value()[-37:])
-    return str(uuid.UUID(found[1])) if found else None

@@ -13,10 +13,10 @@ from include.webex.authorization import (
     CONSENT_LIFETIME,
     ConsentRequest,
     consent_url,
-    org_of,
     read_callback,
 )
 from include.webex.connection import WebexConnection
+from include.webex.tokens import org_of
 from tests.builders import NOW
 
 REDIRECT_URI = "https://airflow.example.com/wxcc/callback"
