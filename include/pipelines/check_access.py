@@ -160,8 +160,8 @@ def _why_401(connection: WebexConnection, access_token: SecretStr) -> str:
     if tells_token_expiry(connection, access_token):
         return (
             f"{urlsplit(connection.base_url).hostname} refuses an access token that Webex itself accepts: it is the "
-            f"API of another data centre than your org's, so correct the host of the connection {CONNECTION_ID}; or the "
-            "token was ended in the last hour, and this is well once refresh_access_token has run."
+            f"API of another data centre than your org's, so correct the host of the connection {CONNECTION_ID}; or "
+            "the token was ended in the last hour, and this is well once refresh_access_token has run."
         )
     if connection.kind == "integration":
         return (
