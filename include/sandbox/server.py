@@ -106,7 +106,7 @@ class SandboxApplication:
         """The Airflow connection to the helper integration, with a fresh refresh token."""
         scenario = self.state.scenario
         return {
-            "conn_type": "generic",
+            "conn_type": "http",
             "login": scenario.helper_client_id,
             "password": scenario.helper_client_secret,
             "extra": {"refresh_token": self.state.tokens.first_helper_refresh_token()},
