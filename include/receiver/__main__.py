@@ -1,15 +1,18 @@
-"""Runs the receiver of capture events alone: `python -m include.receiver --org-id …`.
+"""Runs the receiver of capture events alone: `python -m include.receiver`.
 
-It reads the secret from the connection in AIRFLOW_CONN_WXCC_CAPTURE_EVENTS and the bucket from the one in
-AIRFLOW_CONN_WXCC_STORE, both as JSON. A proxy in front of it ends TLS.
+It reads the secret from the connection in AIRFLOW_CONN_WXCC_CAPTURE_EVENTS, the bucket from the one in
+AIRFLOW_CONN_WXCC_STORE and the org from the one in AIRFLOW_CONN_WEBEX_CONTACT_CENTER, each as JSON or as a URI.
+A proxy in front of it ends TLS, and does not wait long for headers.
 """
 
 import argparse
 import json
 import logging
 import os
+import uuid
 from collections.abc import Sequence
 from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import boto3  # noqa: TID251 - without Airflow nobody else makes the S3 client
 import uvicorn
@@ -27,12 +30,13 @@ from include.webex.subscriptions import CaptureEventsConnection
 _CLIENT_CONFIG = Config(
     connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 1}
 )
+_MAX_HEADER_BYTES = 32 << 10  # of each request, before anything can be known of it
 
 
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(prog="python -m include.receiver", description=__doc__)
-    parser.add_argument("--org-id", required=True, help="whose events are received")
+    parser.add_argument("--org-id", help="whose events are received, where no connection tells")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8090)
     options = parser.parse_args()
@@ -44,29 +48,62 @@ def main() -> None:
         )
     except PermanentError as error:
         parser.error(str(error))
+    org_id = _org_id(parser, options.org_id)
     store, prefix = _store(parser, _connection(parser, "AIRFLOW_CONN_WXCC_STORE"))
     store.check()
-    keys = KeyLayout(options.org_id, prefix)
+    keys = KeyLayout(org_id, prefix)
 
     def write(hints: Sequence[Hint]) -> None:
         write_hints(store, keys, hints, utc_now())
 
     uvicorn.run(
-        Receiver(events.secret.get_secret_value(), options.org_id, write),
+        Receiver(events.secret.get_secret_value(), org_id, write),
         host=options.host,
         port=options.port,
         access_log=False,
+        http="h11",  # the other one reads headers without end
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        ws="none",
         lifespan="off",
         timeout_keep_alive=30,
-        limit_concurrency=2_000,
+        limit_concurrency=1_000,
     )
 
 
 def _connection(parser: argparse.ArgumentParser, name: str) -> dict[str, Any]:
-    fields = _object(os.environ.get(name))
+    fields = connection_fields(os.environ.get(name, ""))
     if not fields:
-        parser.error(f"{name} is missing, or not a connection as a JSON object")
+        parser.error(f"{name} is missing, or no connection as a JSON object or a URI")
     return fields
+
+
+def connection_fields(text: str) -> dict[str, Any]:
+    """The host, login, password and extra of a connection as Airflow takes it from the environment."""
+    if text.lstrip().startswith("{") or "://" not in text:
+        return _object(text)
+    parts = urlsplit(text)
+    user, _, address = parts.netloc.rpartition("@")
+    login, _, password = user.partition(":")
+    query = dict(parse_qsl(parts.query))
+    return {
+        "host": unquote(address.partition(":")[0]),
+        "login": unquote(login),
+        "password": unquote(password),
+        "extra": _object(query["__extra__"]) if "__extra__" in query else query,
+    }
+
+
+def _org_id(parser: argparse.ArgumentParser, given: str | None) -> str:
+    if not given:
+        webex = connection_fields(os.environ.get("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", ""))
+        given = str(_object(webex.get("extra")).get("org_id") or "")
+    try:
+        return str(uuid.UUID(given))
+    except ValueError:
+        parser.error(
+            "the org id is missing or is no UUID: give --org-id, or the extra field org_id of "
+            "AIRFLOW_CONN_WEBEX_CONTACT_CENTER"
+        )
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -6,6 +6,7 @@ becomes the next one, so that the store is asked a few times a second however ma
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 from include.domain.errors import ArchiveError
 from include.domain.interval import utc_now
-from include.receiver.events import Malformed, NotOurs, read_event
+from include.receiver.events import Dropped, read_event
 from include.storage.hints import Hint
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]
 PATH = "/wxcc/events"
 MAX_BODY_BYTES = 64 << 10
+MAX_READING_BYTES = 64 << 20  # of all bodies that are being read: nobody has signed those yet
 MAX_BODY_SECONDS = 4.0  # Webex waits five
 MAX_WAITING = 5_000
 MAX_BATCH = 2_000
@@ -29,7 +31,11 @@ _GATHER_SECONDS = 0.02
 
 
 class Busy(Exception):
-    """More is waiting for the store than may lie in memory."""
+    """More is being read, or waiting for the store, than may lie in memory."""
+
+
+class _TooLarge(Exception):
+    """A body is larger than any event."""
 
 
 class HintQueue:
@@ -68,6 +74,9 @@ class HintQueue:
                     await asyncio.to_thread(self._write, [hint for hint, _ in batch])
                 except Exception as error:  # noqa: BLE001 - whoever waits is to know of any
                     failure = error
+                    # An error of ours is a sentence; another may hold anything.
+                    reason = error if isinstance(error, ArchiveError) else type(error).__name__
+                    log.warning("%d hints could not be kept: %s", len(batch), reason)
                 for _, future in batch:
                     if future.done():
                         continue
@@ -78,6 +87,20 @@ class HintQueue:
                         future.set_result(None)
         finally:
             self._writer = None
+
+
+class _DropLog:
+    """Tells of dropped deliveries, once a second at most: anybody may send them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._next = 0.0
+
+    def add(self, reason: Dropped) -> None:
+        self._count += 1
+        if (now := time.monotonic()) >= self._next:
+            log.warning("Deliveries were dropped (%d), the last because %s.", self._count, reason)
+            self._count, self._next = 0, now + 1
 
 
 class Receiver:
@@ -101,6 +124,8 @@ class Receiver:
         self._org_id = org_id
         self._hints = HintQueue(write)
         self._now = now
+        self._drops = _DropLog()
+        self._reading_bytes = 0
         self._seen: OrderedDict[str, asyncio.Future[None]] = OrderedDict()
 
     async def __call__(
@@ -114,7 +139,7 @@ class Receiver:
             return
         status = await self._answer(scope, receive)
         headers = [(b"content-length", b"0")]
-        if status in {408, 413}:  # the rest of the body was not read
+        if status in {408, 413, 503}:  # the rest of the body was not read
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
@@ -123,22 +148,41 @@ class Receiver:
         if scope["path"].rstrip("/") != PATH or scope["method"] != "POST":
             return 405 if scope["path"].rstrip("/") == PATH else 404
         try:
-            body = await asyncio.wait_for(_body(receive), MAX_BODY_SECONDS)
+            async with asyncio.timeout(MAX_BODY_SECONDS):
+                body = await self._read(receive)
         except TimeoutError:
             return 408
-        if body is None:
+        except _TooLarge:
             return 413
+        except Busy:
+            return 503
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             event = read_event(body, headers, self._secret, self._org_id, self._now())
-        except NotOurs as reason:
+        except Dropped as reason:
             # As Cisco advises: a refusal would tell a forger something, and Webex disables what fails.
-            log.warning("A delivery was dropped: %s.", reason)
+            self._drops.add(reason)
             return 204
-        except Malformed as reason:
-            log.warning("A signed delivery was refused: %s.", reason)
-            return 400
         return await self._keep(event.event_id, event.hint)
+
+    async def _read(self, receive: Callable[[], Awaitable[Message]]) -> bytes:
+        """The whole body; it is counted as it comes."""
+        body = bytearray()
+        try:
+            while True:
+                message = await receive()
+                chunk = message.get("body", b"")
+                body += chunk
+                self._reading_bytes += len(chunk)
+                if len(body) > MAX_BODY_BYTES:
+                    raise _TooLarge
+                if self._reading_bytes > MAX_READING_BYTES:
+                    raise Busy
+                if not message.get("more_body", False):  # nor has a client that hung up
+                    return bytes(body)
+                del message, chunk  # a slow client's would lie in memory twice
+        finally:
+            self._reading_bytes -= len(body)
 
     async def _keep(self, event_id: str, hint: Hint) -> int:
         kept = self._seen.get(event_id)
@@ -153,23 +197,8 @@ class Receiver:
             await asyncio.shield(kept)
         except Busy:
             return 503
-        except ArchiveError as error:
+        except Exception:  # noqa: BLE001 - the queue has told of it; Webex may send it again
             if self._seen.get(event_id) is kept:
                 del self._seen[event_id]
-            log.warning("A hint could not be kept: %s", error)
             return 503
         return 204
-
-
-async def _body(receive: Callable[[], Awaitable[Message]]) -> bytes | None:
-    """The whole body, or None where it is too large; it is counted as it comes."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return bytes(body)
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)

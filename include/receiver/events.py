@@ -3,13 +3,14 @@
 import hashlib
 import hmac
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from include.domain.interval import epoch_ms, from_epoch_ms
+from include.domain.interval import from_epoch_ms
 from include.storage.hints import Hint
 
 MAX_SKEW = timedelta(minutes=5)  # documented
@@ -19,12 +20,8 @@ _MS = re.compile(r"\d{12,14}", re.ASCII)
 _OLDEST = timedelta(days=400)  # of what a capture may be told
 
 
-class NotOurs(Exception):
-    """Not signed with our secret, not of now, or about something else: it is dropped."""
-
-
-class Malformed(Exception):
-    """Signed with our secret, but nothing that can be understood."""
+class Dropped(Exception):
+    """Not signed with our secret, not of now, about something else, or of no use: nothing is kept of it."""
 
 
 @dataclass(frozen=True)
@@ -40,60 +37,71 @@ def read_event(
 ) -> CaptureEvent:
     """The event in a delivery; its signature is looked at before anything else.
 
+    What only helps, such as the time when the capture was created, may be missing or odd.
+
     Args:
         body: The bytes as they came.
         headers: With names in lower case.
         secret: The subscription's.
-        org_id: Whose events are ours.
+        org_id: Whose events are ours, in any case.
         now: The receiver's clock.
 
     Raises:
-        NotOurs: It is forged, too old or too new, of another org, or another event.
-        Malformed: It is signed, and is no event.
+        Dropped: It is forged, too old or too new, of another org, another event, or names no contact task.
     """
-    expected = hmac.new(secret, body, hashlib.sha256).hexdigest().encode()
-    if not hmac.compare_digest(expected, headers.get(b"x-webexcc-signature", b"").strip().lower()):
-        raise NotOurs("its signature is wrong or missing")
+    digest = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    told = headers.get(b"x-webexcc-signature", b"").strip().lower()
+    if not hmac.compare_digest(digest.encode(), told):
+        raise Dropped("its signature is wrong or missing")
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
-        raise Malformed("its body is not JSON") from None
+        raise Dropped("its body is not JSON") from None
     event, data = _object(event), _object(_object(event).get("data"))
+    sent = _instant(event.get("comciscotimestamp"))
+    if sent is None:
+        raise Dropped("its time is missing or not plausible")
     # The header is not signed: it may only make a delivery older than its body says.
-    told = headers.get(b"x-webexcc-timestamp")
-    times = [_instant(event.get("comciscotimestamp"))]
-    times += [_instant(told.decode("latin-1").strip())] if told is not None else []
-    if any(abs(now - time) > MAX_SKEW for time in times):
-        raise NotOurs("it is not of the last five minutes")
+    header = _instant(headers.get(b"x-webexcc-timestamp", b"").decode("latin-1").strip())
+    if any(abs(now - time) > MAX_SKEW for time in (sent, header or sent)):
+        raise Dropped("it is not of the last five minutes")
     if event.get("type") != _EVENT_TYPE:
-        raise NotOurs("it is another event")
-    if event.get("comciscoorgid") != org_id:
-        raise NotOurs("it is of another org")
-    created_time = _instant(data.get("createdTime", event.get("comciscotimestamp")))
-    if not -_OLDEST <= created_time - now <= MAX_SKEW:
-        raise Malformed("its creation time is not plausible")
-    return CaptureEvent(_id(event.get("id")), Hint(_id(data.get("taskId")), created_time))
+        raise Dropped("it is another event")
+    if str(event.get("comciscoorgid")).lower() != org_id.lower():
+        raise Dropped("it is of another org")
+    task_id = _id(data.get("taskId"))
+    if task_id is None:
+        raise Dropped("its task id is missing or not plausible")
+    created = _instant(data.get("createdTime"))
+    if created is None or created < now - _OLDEST:
+        created = sent
+    # Two events with the same bytes are one, also without an id.
+    return CaptureEvent(_id(event.get("id")) or digest, Hint(task_id, min(created, now)))
 
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Malformed("a JSON object is missing")
+        raise Dropped("a JSON object is missing")
     return cast("dict[str, Any]", value)
 
 
-def _id(value: object) -> str:
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise Malformed("an id is missing or not plausible")
-    return value
+def _id(value: object) -> str | None:
+    return value if isinstance(value, str) and _ID.fullmatch(value) else None
 
 
-def _instant(value: object) -> datetime:
-    """Milliseconds, as a number or as text."""
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    # Compared as text first: a number may be long enough to cost time.
-    if not _MS.fullmatch(text):
-        raise Malformed("a time is missing or not plausible")
-    instant = from_epoch_ms(int(text))
-    if epoch_ms(instant) != int(text):
-        raise Malformed("a time is missing or not plausible")
-    return instant
+def _instant(value: object) -> datetime | None:
+    """Milliseconds, as a number or as text, or a time as text with its zone."""
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    if isinstance(value, int):
+        # Compared before it is text: a number may be long enough to cost time.
+        return from_epoch_ms(value) if 10**11 <= value < 10**14 else None
+    if _MS.fullmatch(value):
+        return from_epoch_ms(int(value))
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo else None

@@ -1,5 +1,6 @@
 """Events are received, kept as hints and heeded by the recheck; whatever else is sent changes nothing."""
 
+import asyncio
 import hashlib
 import hmac
 import http.client
@@ -15,7 +16,8 @@ import uvicorn
 from include.domain.errors import TransientError
 from include.domain.interval import epoch_ms, utc_now
 from include.domain.object_keys import KeyLayout
-from include.receiver.app import MAX_BODY_BYTES, Receiver
+from include.receiver.__main__ import connection_fields
+from include.receiver.app import MAX_BODY_BYTES, MAX_READING_BYTES, Receiver
 from include.storage.hints import Hint, read_hints, write_hints
 from tests.archived import assert_complete
 
@@ -101,32 +103,108 @@ def test_what_webex_did_not_send_now_is_dropped(headers):
     assert kept == []
 
 
-REFUSED = {
+USELESS = {
     "old": (json.dumps(event(at_ms=OLD_MS)), 204),
     "another org": (json.dumps(event(comciscoorgid="other")), 204),
     "another event": (json.dumps(event(type="task:ended")), 204),
-    "no JSON": ("{", 400),
-    "no object": ("[]", 400),
-    "deep": ("[" * 60_000, 400),
-    "no time": (json.dumps(event(comciscotimestamp=None)), 400),
-    "long time": (json.dumps(event(comciscotimestamp="9" * 5000)), 400),
-    "no data": (json.dumps(event(data=None)), 400),
-    "an id with a path": (json.dumps(event(task_id="../x")), 400),
+    "no JSON": ("{", 204),
+    "no object": ("[]", 204),
+    "deep": ("[" * 60_000, 204),
+    "no time": (json.dumps(event(comciscotimestamp=None)), 204),
+    "long time": (json.dumps(event(comciscotimestamp="9" * 5000)), 204),
+    "no data": (json.dumps(event(data=None)), 204),
+    "an id with a path": (json.dumps(event(task_id="../x")), 204),
     "too large": (json.dumps(event()) + " " * MAX_BODY_BYTES, 413),
 }
 
 
-@pytest.mark.parametrize(("body", "status"), REFUSED.values(), ids=REFUSED)
-def test_signed_nonsense_is_refused_and_not_kept(body, status):
+@pytest.mark.parametrize(("body", "status"), USELESS.values(), ids=USELESS)
+def test_signed_nonsense_is_not_kept_and_webex_does_not_hear_of_it(body, status):
     kept: list[Hint] = []
     with served(kept.extend) as port:
         assert send(port, body.encode()) == status
     assert kept == []
 
 
-def test_a_store_in_trouble_is_told_and_the_repeat_is_kept():
+def odd(**data) -> dict:
+    return event(data={"taskId": "task-1"} | data)
+
+
+ODD = {
+    "no id": event(id=None),
+    "no created time": odd(),
+    "created null": odd(createdTime=None),
+    "created zero": odd(createdTime=0),
+    "created as text": odd(createdTime="2026-09-14T09:59:55Z"),
+    "created by a clock that is ahead": odd(createdTime=epoch_ms(utc_now()) + 360_000),
+    "sent as a float": event(comciscotimestamp=float(epoch_ms(utc_now()))),
+    "org in capitals": event(comciscoorgid=ORG.upper()),
+}
+
+
+@pytest.mark.parametrize("odd_event", ODD.values(), ids=ODD)
+def test_an_odd_event_of_webex_is_kept(odd_event):
     kept: list[Hint] = []
-    troubles = [TransientError("The store is down.")]
+    body = json.dumps(odd_event).encode()
+    with served(kept.extend) as port:
+        assert send(port, body, {**signed(body), "X-WebexCC-Timestamp": "soon"}) == 204
+    [hint] = kept
+    assert hint.task_id == "task-1"
+    assert hint.created_time <= utc_now()
+
+
+def test_what_is_dropped_fills_no_log(caplog):
+    with served(print) as port:
+        assert {send(port, b"{}", {}) for _ in range(50)} == {204}
+    lines = [record.message for record in caplog.records if "dropped" in record.message]
+    assert 1 <= len(lines) <= 3
+    assert lines[0].startswith("Deliveries were dropped (1)")
+
+
+def test_bodies_that_nobody_signed_do_not_fill_the_memory():
+    receiver = Receiver(SECRET, ORG, print)
+    size, answers = MAX_BODY_BYTES, []
+    over = 10
+
+    async def stall(message) -> None:
+        parts = [message]
+
+        async def receive():
+            if parts:
+                return parts.pop()
+            await asyncio.sleep(0.2)
+            return {"type": "http.disconnect"}
+
+        async def answer(told) -> None:
+            if told["type"] == "http.response.start":
+                answers.append(told["status"])
+
+        scope = {"type": "http", "path": "/wxcc/events", "method": "POST", "headers": []}
+        await receiver(scope, receive, answer)
+
+    async def stall_many() -> None:
+        part = {"type": "http.request", "body": b"x" * size, "more_body": True}
+        await asyncio.gather(*(stall(part) for _ in range(MAX_READING_BYTES // size + over)))
+        assert answers.count(503) == over
+        await stall(part)  # the others have gone
+
+    asyncio.run(stall_many())
+    assert answers.count(503) == over
+
+
+def test_a_receiver_that_is_alone_reads_both_forms_of_a_connection():
+    as_json = {"host": "https://h.example/e", "login": "me", "password": "p/w", "extra": {"a": "b"}}
+    uri = "http://me:p%2Fw@https%3A%2F%2Fh.example%2Fe/"
+    assert connection_fields(json.dumps(as_json)) == as_json
+    assert connection_fields(f"{uri}?a=b") == as_json
+    assert connection_fields(f"{uri}?__extra__=%7B%22a%22%3A+%22b%22%7D") == as_json
+    assert connection_fields("nothing") == {}
+
+
+@pytest.mark.parametrize("trouble", [TransientError("The store is down."), OSError()])
+def test_a_store_in_trouble_is_told_and_the_repeat_is_kept(trouble):
+    kept: list[Hint] = []
+    troubles = [trouble]
 
     def write(hints) -> None:
         if troubles:
