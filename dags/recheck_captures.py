@@ -9,6 +9,9 @@ listed again within half a day, after two days, a week and two weeks.
 A capture that Webex changed since it was copied (a call stitched anew) is copied again under a key of its own;
 the earlier object stays. What was offered once and is offered no more becomes `gone`.
 
+Besides every hour it runs when capture events told of contact tasks (the asset `wxcc_capture_hints`, at most every
+20 seconds): those are looked at now.
+
 **Run it again at any time**: only what is due costs anything.
 
 **When it fails:** the log names the captures that could not be copied, which are tried again when they are due;
@@ -21,17 +24,21 @@ from dataclasses import asdict
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, TriggerRule, dag, task
 
 from include.pipelines import archive_captures
 from include.pipelines import recheck_captures as pipeline
 from plugins.alerts import alert_a_person
 from plugins.archive_run import API_POOL, RECHECK_PARAMS, archive_run
+from plugins.capture_events import CAPTURE_HINTS
 from plugins.fail_fast import fail_fast
 
 
 @dag(
-    schedule=CronDataIntervalTimetable("20 * * * *", timezone="UTC"),
+    schedule=AssetOrTimeSchedule(
+        timetable=CronDataIntervalTimetable("20 * * * *", timezone="UTC"),
+        assets=CAPTURE_HINTS,
+    ),
     start_date=pendulum.datetime(2020, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.log import mask_secret
 
@@ -10,6 +11,9 @@ from include.webex.http_client import WebexClient
 from include.webex.subscriptions import CAPTURE_EVENTS_CONNECTION_ID, CaptureEventsConnection
 from plugins.connections import find_connection
 from plugins.webex_hook import WebexContactCenterHook
+
+# Has an event when there are hints that recheck_captures is to look at.
+CAPTURE_HINTS = Asset("wxcc_capture_hints")
 
 
 def find_capture_events_connection() -> CaptureEventsConnection | None:

@@ -23,11 +23,14 @@ _DEFAULTS = Config(
 )
 
 
-def get_store() -> tuple[ObjectStore, str]:
+def get_store(defaults: Config = _DEFAULTS) -> tuple[ObjectStore, str]:
     """The bucket and the prefix that the connection names.
 
     The Amazon provider makes the S3 client, so roles, profiles and every other option of an `aws`
     connection work as documented there.
+
+    Args:
+        defaults: Of the S3 client, where the connection's own config_kwargs do not say otherwise.
 
     Raises:
         PermanentError: The connection or the name of the bucket is missing.
@@ -41,7 +44,7 @@ def get_store() -> tuple[ObjectStore, str]:
             '{"s3": {"bucket_name": "…"}}.'
         )
     own = S3Hook(aws_conn_id=CONNECTION_ID).config
-    hook = S3Hook(aws_conn_id=CONNECTION_ID, config=_DEFAULTS.merge(own))
+    hook = S3Hook(aws_conn_id=CONNECTION_ID, config=defaults.merge(own))
     client: Any = hook.get_conn()  # typed by the provider as every client that AWS has
     return ObjectStore(client, str(bucket)), str(extra.get("prefix") or "")
 

@@ -12,12 +12,16 @@ class _Pages:
     @cached_property
     def _app(self) -> Any:  # noqa: ANN401 - FastAPI is imported by the API server only
         from fastapi import FastAPI  # noqa: PLC0415
+        from starlette.routing import Route  # noqa: PLC0415
 
         from plugins.connect_page import router as connect  # noqa: PLC0415
+        from plugins.receive_capture_events import CaptureEvents  # noqa: PLC0415
 
         # Without pages that tell anybody, logged in or not, what there is.
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app.include_router(connect)
+        # Without a login: an event is signed. As an app of its own, it gets the body as it came.
+        app.router.routes.append(Route("/events", CaptureEvents()))
         return app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it

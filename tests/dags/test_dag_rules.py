@@ -46,7 +46,8 @@ def test_a_run_has_an_explicit_data_interval_or_asks_for_one(dagbag, dag_file):
             "a run on demand has an empty interval: pass params=range_params(is_required=True)"
         )
         return
-    assert isinstance(dag.timetable, CronDataIntervalTimetable), (
+    by_time = getattr(dag.timetable, "timetable", dag.timetable)  # or by an asset as well
+    assert isinstance(by_time, CronDataIntervalTimetable), (
         "a cron string gives empty intervals in Airflow 3: use CronDataIntervalTimetable"
     )
 
