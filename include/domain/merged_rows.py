@@ -139,7 +139,8 @@ def _own_version(row: CaptureRow) -> list[StoredVersion]:
 
 def earlier_versions(row: CaptureRow) -> list[StoredVersion]:
     """The objects of a capture beside the one that its row names, in the order of their keys."""
-    if "earlier_versions" not in (row.extra_json or ""):  # as of almost all; to parse it takes longer
+    # As of almost all; to parse it takes longer.
+    if "earlier_versions" not in (row.extra_json or ""):
         return []
     noted = _notes(row).get("earlier_versions")
     items = cast("list[JsonObject]", noted) if isinstance(noted, list) else []

@@ -217,7 +217,7 @@ def test_a_row_of_before_comes_under_a_policy_of_now(policy: str):
 @pytest.mark.parametrize(
     ("policies", "secret", "sentence"),
     [
-        ({"orgin": "drop"}, "", "names a column that has no policy"),
+        ({"0rigin": "drop"}, "", "names a column that has no policy"),
         ({"origin": "redact"}, "", "no such policy for origin: give keep, mask, hash or drop"),
         ({"origin": ["drop"]}, "", "no such policy for origin"),
         ({"extra_json": "hash"}, SECRET, "no such policy for extra_json: give keep or drop"),
