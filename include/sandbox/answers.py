@@ -76,6 +76,13 @@ def api_refusal(refusal: RefusalError, shape: str, tracking_id: str | None) -> A
             "trackingId": tracking_id,
             "error": {"key": str(refusal.status), "message": message},
         }
+    elif shape == "result":
+        # Documented: ErrorResult of subscriptions and event types has an integer key.
+        message = [{"description": refusal.reason}]
+        content = {
+            "trackingId": tracking_id,
+            "error": {"key": refusal.status, "message": message},
+        }
     elif shape == "wrapper":
         content = {
             "message": refusal.reason,

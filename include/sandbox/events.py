@@ -68,8 +68,8 @@ class EventSender:
         if not url:
             raise ValueError("There is no address: set deliver_events_to.")
         batch = [
-            (subscription, kind, self._event(subscription, task_id, moment_ms, base_url, kind))
-            for task_id, moment_ms in self._available(from_ms, to_ms)
+            (subscription, kind, self._event(subscription, about, base_url, kind))
+            for about in self._available(from_ms, to_ms)
             for subscription in self._subscriptions.active(EVENT_TYPE)
             for kind in self._kinds()
         ]
@@ -79,11 +79,12 @@ class EventSender:
         self.sent += sent
         return sent
 
-    def _available(self, from_ms: int, to_ms: int) -> Iterator[tuple[str, int]]:
+    def _available(self, from_ms: int, to_ms: int) -> Iterator[tuple[str, str, int]]:
+        """Contact task, object and moment of each capture."""
         for contact_task in self._centre.created_between(from_ms - _LONGEST_WAIT_MS, to_ms):
             for capture in self._library.captures_of(contact_task):
                 if from_ms <= capture.available_ms < to_ms:
-                    yield contact_task.id, capture.available_ms
+                    yield contact_task.id, capture.object_id, capture.available_ms
 
     def _kinds(self) -> list[str]:
         """What becomes of one event: sent, lost, sent twice, forged or old."""
@@ -98,10 +99,11 @@ class EventSender:
         return ["sent", "twice"] if self._chance.random() < scenario.event_twice_share else ["sent"]
 
     def _event(
-        self, subscription: Subscription, task_id: str, moment_ms: int, base_url: str, kind: str
+        self, subscription: Subscription, about: tuple[str, str, int], base_url: str, kind: str
     ) -> dict[str, Any]:
+        task_id, object_id, moment_ms = about
         # The same event has the same id, however often it is sent.
-        event_id = uuid.uuid5(uuid.UUID(subscription.id), f"{task_id}/{moment_ms}")
+        event_id = uuid.uuid5(uuid.UUID(subscription.id), f"{task_id}/{object_id}")
         sent_ms = self._clock.now_ms() - (_HOUR_MS if kind == "old" else 0)
         return {
             "id": str(event_id),
@@ -124,7 +126,7 @@ class EventSender:
         status = None
         if kind != "lost":
             body = json.dumps(event).encode()
-            secret = "forged" * 8 if kind == "forged" else subscription.secret or ""
+            secret = "forged" * 8 if kind == "forged" else subscription.secret
             status = _post(url, body, signed_headers(body, secret, event["comciscotimestamp"]))
         return SentEvent(event["id"], event["data"]["taskId"], kind, status)
 
@@ -133,11 +135,15 @@ class EventSender:
         return [asdict(each) for each in self.sent]
 
 
-def signed_headers(body: bytes, secret: str, timestamp: str) -> dict[str, str]:
-    """The headers of version 2 (documented): hex HMAC-SHA256 of the raw body, and the body's timestamp."""
+def signed_headers(body: bytes, secret: str | None, timestamp: str) -> dict[str, str]:
+    """The headers of version 2 (documented): hex HMAC-SHA256 of the raw body, and the body's timestamp.
+
+    Without a secret there is no signature (documented).
+    """
+    signature = hmac.digest(secret.encode(), body, "sha256").hex() if secret else ""
     return {
         "Content-Type": "application/json",
-        "X-WebexCC-Signature": hmac.digest(secret.encode(), body, "sha256").hex(),
+        **({"X-WebexCC-Signature": signature} if signature else {}),
         "X-WebExCC-Timestamp": timestamp,
         "X-WebexCC-Webhook-Version": "2.0.0",
     }

@@ -254,7 +254,10 @@ class SandboxApplication:
                 return produce(body)
             except RefusalError as refusal:
                 tracking_id = request.headers.get("TrackingId")
-                return api_refusal(refusal, self.state.scenario.error_body, tracking_id)
+                shape = self.state.scenario.error_body
+                if shape == "api" and request.path.startswith("/v2/"):
+                    shape = "result"
+                return api_refusal(refusal, shape, tracking_id)
 
         return guarded
 
@@ -332,8 +335,10 @@ class SandboxApplication:
 
     async def _set_app(self, request: web.Request) -> web.StreamResponse:
         try:
-            is_authorised = bool(json.loads(await request.read())["is_authorised"])
+            is_authorised: object = json.loads(await request.read())["is_authorised"]
         except (ValueError, TypeError, KeyError):
+            is_authorised = None
+        if not isinstance(is_authorised, bool):
             return web.Response(status=400, text="is_authorised is true or false\n")
         if is_authorised:
             self.state.tokens.authorise()

@@ -25,9 +25,9 @@ class TokenDesk:
     """Issues and checks tokens.
 
     A token carries its kind, expiry and serial under a seal made with the seed, so that one
-    from before a restart still works. Only three things are kept in memory and forgotten
-    by a restart: which refresh tokens were revoked, which access tokens are too old, and
-    refresh tokens whose life was renewed without a new value.
+    from before a restart still works. Kept in memory and forgotten by a restart: which
+    refresh tokens were revoked, which access tokens are too old, refresh tokens whose life
+    was renewed without a new value, codes not yet redeemed, and that the app was withdrawn.
     """
 
     def __init__(self, key: bytes, scenario: Scenario, clock: Clock) -> None:
@@ -105,8 +105,8 @@ class TokenDesk:
             RefusalError: 400, 401, 403 or 404.
         """
         scenario = self._scenario
-        serial = self._check("helper access", (bearer or "").removeprefix("Bearer "))
-        if serial is None:
+        scheme, _, token = (bearer or "").partition(" ")
+        if scheme.lower() != "bearer" or self._check("helper access", token) is None:
             raise RefusalError(401, "The request requires a valid access token.")
         if "spark:applications_token" not in scenario.helper_scope.split():
             raise RefusalError(403, "The token lacks the scope spark:applications_token.")
@@ -159,7 +159,8 @@ class TokenDesk:
         scenario = self._scenario
         kind: TokenKind = "Helper refresh" if is_helper else "refresh"
         serial = self._check(kind, refresh_token)
-        if serial is None or serial in self._revoked:
+        is_withdrawn = not is_helper and not self.is_authorised
+        if serial is None or serial in self._revoked or is_withdrawn:
             raise RefusalError(400, _DEAD, code="invalid_grant")
 
         new_serial = self._serial()

@@ -85,7 +85,12 @@ def test_a_code_ends(integration):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"code_verifier": "w" * 64}, {"redirect_uri": "http://elsewhere/"}, {"code": "other"}],
+    [
+        {"code_verifier": "w" * 64},
+        {"redirect_uri": "http://elsewhere/"},
+        {"code": "other"},
+        {"client_id": "C0ffeehelper", "client_secret": "sandbox-helper-secret"},
+    ],
     ids=str,
 )
 def test_a_code_of_somebody_else_is_refused(integration, changes):

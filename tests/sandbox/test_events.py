@@ -85,3 +85,38 @@ def test_events_are_lost_sent_twice_forged_and_old_as_the_scenario_wants(open_sa
     kinds = {each["kind"] for each in sent}
     assert kinds == {"sent", "twice", "lost", "forged", "old"}
     assert len(receiver.got) == sum(each["kind"] != "lost" for each in sent)
+    assert client.sandbox.state.events.report() == sent
+    delivered = [each for each in sent if each["kind"] != "lost"]
+    for each, (headers, body) in zip(delivered, receiver.got, strict=True):
+        event = json.loads(body)
+        signature = hmac.digest(b"s" * 32, body, "sha256").hex()
+        assert event["id"] == each["id"]
+        assert (headers["x-webexcc-signature"] == signature) == (each["kind"] != "forged")
+        late_ms = HOUR_MS if each["kind"] == "old" else 0
+        assert headers["x-webexcc-timestamp"] == str(NOW_MS - late_ms)
+
+
+def test_events_tell_only_of_what_became_available_then_and_in_another_order_by_switch(
+    open_sandbox, receiver
+):
+    orders = []
+    for is_shuffled in (False, True):
+        client = open_sandbox(shuffle_events=is_shuffled)
+        send(client, "POST", **SUBSCRIPTION)
+        receiver.got.clear()
+        client.sandbox.send_events(NOW_MS - HOUR_MS, NOW_MS, to=receiver.url)
+        data = [json.loads(body)["data"] for _, body in receiver.got]
+        assert all(NOW_MS - HOUR_MS <= each["createdTime"] < NOW_MS for each in data)
+        orders.append([(each["taskId"], each["createdTime"]) for each in data])
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_no_secret_no_signature(open_sandbox, receiver):
+    client = open_sandbox()
+    send(client, "POST", **{name: SUBSCRIPTION[name] for name in SUBSCRIPTION if name != "secret"})
+
+    client.sandbox.send_events(NOW_MS - HOUR_MS, NOW_MS, to=receiver.url)
+
+    assert receiver.got
+    assert all("x-webexcc-signature" not in headers for headers, _ in receiver.got)

@@ -69,6 +69,39 @@ def test_the_service_app_cannot_help_itself(open_sandbox):
     assert ask(open_sandbox(helper_scope="spark:all"), helper_token(client)).status == 403
 
 
+def test_a_token_without_its_scheme_is_refused(open_sandbox):
+    client = open_sandbox()
+    application = portal_id("APPLICATION", client.sandbox.state.scenario.client_id)
+
+    reply = client.send(
+        "POST",
+        f"/v1/applications/{application}/token",
+        b"{}",
+        Content_Type="application/json",
+        Authorization=helper_token(client),
+    )
+
+    assert reply.status == 401
+
+
+def test_a_withdrawn_app_gets_nothing_for_a_newer_token_either(open_sandbox):
+    client = open_sandbox()
+    client.sandbox.deauthorise()
+    newer = client.sandbox.airflow_connection()["extra"]["refresh_token"]
+
+    assert client.refresh(refresh_token=newer).json()["error"] == "invalid_grant"
+
+
+def test_control_hub_takes_only_true_or_false(open_sandbox):
+    client = open_sandbox()
+
+    def control(value):
+        return client.send("POST", "/sandbox/app", json.dumps({"is_authorised": value}).encode())
+
+    assert [control(value).status for value in ("false", 0, False)] == [400, 400, 200]
+    assert client.refresh().status == 400
+
+
 def test_a_withdrawn_app_is_dead_until_it_is_authorised_and_has_a_new_pair(open_sandbox):
     client = open_sandbox()
     helper, pair = helper_token(client), client.refresh().json()

@@ -70,6 +70,28 @@ def test_a_subscription_against_the_rules_is_refused(open_sandbox, changes):
     assert send(open_sandbox(), "POST", **SUBSCRIPTION | changes).status == 400
 
 
+def test_a_refusal_has_the_published_shape_with_an_integer_key(open_sandbox):
+    reply = send(open_sandbox(), "POST", **SUBSCRIPTION | {"name": "abc"})
+
+    assert reply.json()["error"]["key"] == 400
+
+
+def test_a_change_names_the_version_of_its_resource(open_sandbox):
+    client = open_sandbox()
+    path = f"/{send(client, 'POST', **SUBSCRIPTION).json()['data']['id']}"
+
+    reply = send(client, "PATCH", path, status="inactive")
+
+    assert reply.status == 400
+    assert "resourceVersion" in reply.text
+
+
+def test_another_organisation_is_refused(open_sandbox):
+    other = "00000000-0000-4000-8000-000000000000"
+
+    assert send(open_sandbox(), "POST", **SUBSCRIPTION | {"orgId": other}).status == 403
+
+
 def test_no_more_than_the_limit_and_those_of_version_1_count(open_sandbox):
     client = open_sandbox(subscriptions_max=3, subscriptions_of_v1=2)
 
