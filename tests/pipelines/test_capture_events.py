@@ -5,10 +5,16 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 import uvicorn
@@ -20,6 +26,7 @@ from include.receiver.__main__ import connection_fields
 from include.receiver.app import MAX_BODY_BYTES, MAX_READING_BYTES, Receiver
 from include.storage.hints import Hint, read_hints, write_hints
 from tests.archived import assert_complete
+from tests.s3_servers import free_port
 
 SECRET = "a secret of the tests, long enough"
 ORG = "97cdbf45-ebe2-4687-8341-44d5c7abf101"
@@ -337,3 +344,64 @@ def test_a_recording_of_this_hour_is_archived_by_its_hint_and_the_hour_is_still_
         centre.sandbox.advance(8 * 3600)
         centre.recheck()
     assert_complete(centre.archived, centre.truth(hour))
+
+
+def as_json(events: dict[str, str], store: dict[str, Any]) -> tuple[str, str]:
+    return json.dumps({"conn_type": "http"} | events), json.dumps({"conn_type": "aws"} | store)
+
+
+def as_uri(events: dict[str, str], store: dict[str, Any]) -> tuple[str, str]:
+    return (
+        f"http://:{quote(events['password'], safe='')}@{quote(events['host'], safe='')}",
+        f"aws://{store['login']}:{store['password']}@/?"
+        + urlencode({"__extra__": json.dumps(store["extra"])}),
+    )
+
+
+@pytest.mark.parametrize("form", [as_json, as_uri])
+def test_the_receiver_runs_alone_with_the_connections_of_the_environment(s3_server, s3, form):
+    bucket, port = f"alone-{uuid.uuid4().hex}", free_port()
+    s3.create_bucket(Bucket=bucket)
+    extra = {
+        "endpoint_url": s3_server.endpoint_url,
+        "region_name": s3_server.region,
+        "service_config": {"s3": {"bucket_name": bucket}},
+    }
+    secret = "0123456789abcdef" * 2
+    events, store = form(
+        {"host": "https://hooks.contoso.com/wxcc/events", "password": secret},
+        {"login": s3_server.access_key, "password": s3_server.secret_key, "extra": extra},
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "include.receiver", "--org-id", ORG, "--port", str(port)],
+        env={
+            **os.environ,
+            "AIRFLOW_CONN_WXCC_CAPTURE_EVENTS": events,
+            "AIRFLOW_CONN_WXCC_STORE": store,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        body = json.dumps(event()).encode()
+        status = send_when_listening(process, port, body, signed(body, secret))
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=20)
+
+    assert status == 204, said
+    [found] = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert found["Key"].startswith(f"hints/org_id={ORG}/")
+    assert secret not in said
+    assert "task-1" not in said
+
+
+def send_when_listening(process, port: int, body: bytes, headers: dict[str, str]) -> int | None:
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            return send(port, body, headers)
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    return None
