@@ -27,6 +27,8 @@ P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+# No request begins later than this. The slowest then ends well before the lock in Redis does.
+MAX_DURATION = timedelta(minutes=5)
 MAX_WAIT_SECONDS = 120
 REFUSED_FOR = timedelta(days=1)
 _POLL_SECONDS = 5.0
@@ -98,7 +100,7 @@ def refresh_access_token(
         if pair and pair.is_fresh(now()):
             log.info("The access token is fresh until %s.", pair.expires_time.isoformat())
             return pair
-        steps = Recovery(connection, store, pair, helper, now, sleep)
+        steps = Recovery(connection, store, pair, helper, now, sleep, now() + MAX_DURATION)
         credentials = steps.fingerprint()
         if not is_asked:
             _heed_refusal(refused_note, credentials, now())
@@ -137,6 +139,7 @@ class Recovery:
     helper: HelperTokens | None
     now: Callable[[], datetime]
     sleep: Callable[[float], None]
+    end_time: datetime
 
     def refresh(self) -> TokenPair:
         """A new pair, stored. See `refresh_access_token`."""
@@ -210,7 +213,9 @@ class Recovery:
             pair = _stored_pair(tokens.store, connection)
             if pair and pair.is_usable(self.now()) and pair.access_token != refused:
                 return pair.access_token
-            steps = Recovery(connection, tokens.store, pair, None, self.now, self.sleep)
+            steps = Recovery(
+                connection, tokens.store, pair, None, self.now, self.sleep, self.end_time
+            )
             return steps.refresh().access_token
 
     def _attempt(
@@ -224,7 +229,15 @@ class Recovery:
             sleep=self.sleep,
             reraise=True,
         )
-        return attempts(request, *args, **kwargs)
+        return attempts(self._ask, request, *args, **kwargs)
+
+    def _ask(self, request: Callable[P, TokenPair], *args: P.args, **kwargs: P.kwargs) -> TokenPair:
+        if self.now() > self.end_time:
+            raise TransientError(
+                "The token endpoint answers too slowly: the refresh was given up after "
+                f"{MAX_DURATION.total_seconds() / 60:.0f} minutes; it is tried again later."
+            )
+        return request(*args, **kwargs)
 
 
 def _secrets_of(connection: WebexConnection) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from include.http.connection_pool import (
     system_addresses,
 )
 from include.webex.connection import CONNECTION_ID, WebexConnection
-from include.webex.json_answers import AnswerBody, parse_json_object, read_body
+from include.webex.json_answers import parse_json_object, read_body
 from include.webex.json_fields import Fields, text
 from include.webex.rate_budget import MAX_PAUSE_SECONDS, RateBudget
 
@@ -46,7 +46,7 @@ _MAX_ANSWER_BYTES = (
     16 << 20
 )  # 16 KiB for each contact task of a full page; its JSON takes up to 30 times that
 _MAX_EXPLANATION_BYTES = 64 << 10
-_USER_AGENT = "webex-contact-center-archive"
+USER_AGENT = "webex-contact-center-archive"
 _SETTING = f"the host of the connection {CONNECTION_ID}"
 _READ = frozenset({200})
 # Documented: 200 after a PATCH, 201 after a POST, 204 after a DELETE; which of them comes is all the same.
@@ -271,7 +271,7 @@ class WebexClient:
                 answer.body_seconds = self.body_seconds
                 is_answer = answer.status in statuses
                 content = read_body(
-                    AnswerBody(answer), _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
+                    answer, _MAX_ANSWER_BYTES if is_answer else _MAX_EXPLANATION_BYTES
                 )
                 if not is_answer:
                     _raise_for_status(answer, content, path, self.connection.base_url)
@@ -300,7 +300,7 @@ class WebexClient:
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
             "TrackingId": f"wxcc-archive_{uuid.uuid4()}",
-            "User-Agent": _USER_AGENT,
+            "User-Agent": USER_AGENT,
         }
         content = b""
         if params:
@@ -448,14 +448,11 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
 
 def unreachable(url: str, setting: str, error: OSError) -> TransientError | PermanentError:
     """What a failed connection means: a host name that does not exist is a setting, the rest may pass."""
-    reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
-    cause: BaseException | None = reason if isinstance(reason, BaseException) else error
-    kind = type(cause).__name__
-    while cause is not None:
-        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-            return unusable_address(url, setting)
-        cause = cause.__cause__ or cause.__context__
-    return TransientError(f"{url} cannot be reached ({kind}): check the network and {setting}.")
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+        return unusable_address(url, setting)
+    return TransientError(
+        f"{url} cannot be reached ({type(error).__name__}): check the network and {setting}."
+    )
 
 
 def unusable_address(url: str, setting: str) -> PermanentError:

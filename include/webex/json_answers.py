@@ -9,7 +9,6 @@ import math
 import re
 import zlib
 from itertools import accumulate
-from typing import Protocol
 
 from include.domain.contact_centre import JsonObject
 from include.http.connection_pool import Answer, BadAnswer
@@ -30,64 +29,58 @@ _ESCAPES = re.compile(
 )
 
 
-class Body(Protocol):
-    """The body of an HTTP answer, as urllib3 has it; `AnswerBody` is one too."""
-
-    def read(self, amt: int, decode_content: bool) -> bytes:  # noqa: FBT001 - urllib3's
-        """At most so many inflated bytes; none at the end."""
-        ...
-
-
-class AnswerBody:
-    """The body of an answer, inflated where it came as gzip."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._buffer = memoryview(bytearray(_READ_BYTES))
-        is_gzip = answer.headers.get("content-encoding", "").lower() == "gzip"
-        self._gzip = zlib.decompressobj(_GZIP) if is_gzip else None
-
-    def read(self, amt: int, decode_content: bool) -> bytes:  # noqa: ARG002, FBT001 - as urllib3's
-        """At most so many inflated bytes; none at the end.
-
-        Raises:
-            BadAnswer: What came is not gzip.
-            OSError: As `Answer.readinto`.
-        """
-        if self._gzip is None:
-            return self._received(amt)
-        while True:
-            packed = self._gzip.unconsumed_tail or self._gzip.unused_data
-            if self._gzip.eof:  # gzip may go on with another member
-                self._gzip = zlib.decompressobj(_GZIP)
-            packed = packed or self._received(_READ_BYTES)
-            if not packed:
-                return b""
-            try:
-                inflated = self._gzip.decompress(packed, amt)
-            except zlib.error:
-                raise BadAnswer("the body is not gzip, as its header says") from None
-            if inflated:
-                return inflated
-
-    def _received(self, most: int) -> bytes:
-        count = self._answer.readinto(self._buffer[:most])
-        return bytes(self._buffer[:count])
-
-
-def read_body(body: Body, max_bytes: int) -> bytes:
-    """The inflated content; one byte more than the limit stands for any longer one.
+def read_body(answer: Answer, max_bytes: int) -> bytes:
+    """The content, inflated where it came as gzip; one byte more than the limit stands for any longer one.
 
     It is inflated in small steps, so that not more than the limit is ever in memory, whatever a few
     compressed bytes stand for.
+
+    Raises:
+        BadAnswer: What came is not gzip.
+        OSError: As `Answer.readinto`.
     """
+    is_gzip = answer.headers.get("content-encoding", "").lower() == "gzip"
+    body = _InflatedBody(answer) if is_gzip else _PlainBody(answer)
     content = bytearray()
     while len(content) <= max_bytes:
-        step = body.read(min(_READ_BYTES, max_bytes + 1 - len(content)), decode_content=True)
+        step = body.read(min(_READ_BYTES, max_bytes + 1 - len(content)))
         if not step:
             break
         content += step
     return bytes(content)
+
+
+class _PlainBody:
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+
+    def read(self, most: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        count = self._answer.readinto(self._buffer[:most])
+        return bytes(self._buffer[:count])
+
+
+class _InflatedBody(_PlainBody):
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._gzip = zlib.decompressobj(_GZIP)
+
+    def read(self, most: int) -> bytes:
+        """At most so many inflated bytes; none at the end."""
+        while True:
+            packed = self._gzip.unconsumed_tail or self._gzip.unused_data
+            if self._gzip.eof:  # gzip may go on with another member
+                self._gzip = zlib.decompressobj(_GZIP)
+            packed = packed or super().read(_READ_BYTES)
+            if not packed:
+                return b""
+            try:
+                inflated = self._gzip.decompress(packed, most)
+            except zlib.error:
+                raise BadAnswer("the body is not gzip, as its header says") from None
+            if inflated:
+                return inflated
 
 
 def parse_json(content: bytes) -> object:

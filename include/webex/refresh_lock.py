@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from include.domain.errors import TransientError
 from include.webex.rate_budget import fingerprint_of
 
-# Longer than the slowest refresh that goes through every step of the recovery.
+# Longer than the slowest refresh, which begins no request after its first five minutes.
 MAX_WAIT_SECONDS = 600.0
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
@@ -91,9 +91,9 @@ def request_service_app_pair(
     origin = urlsplit(connection.token_url)
     status, body = request(
         "POST",
-        f"{origin.scheme}://{origin.netloc}/v1/applications/{application_id}/token",
+        f"{origin.scheme}://{origin.netloc}/v1/applications/{quote(application_id, safe='')}/token",
         headers={"Authorization": f"Bearer {helper_token.get_secret_value()}"},
-        json={
+        json_body={
             "clientId": connection.client_id,
             "clientSecret": connection.client_secret.get_secret_value(),
             "targetOrgId": webex_id("ORGANIZATION", connection.org_id),

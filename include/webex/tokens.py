@@ -5,28 +5,42 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
+from typing import NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
 
-import requests
 from pydantic import SecretStr
-from urllib3.exceptions import HTTPError
 
 from include.domain.contact_centre import JsonObject
 from include.domain.errors import PermanentError, TokenRejected, TransientError
+from include.http.connection_pool import Answer, ConnectionPool, ConnectTimeout, Endpoint
 from include.webex.connection import (
     CONNECTION_ID,
     HELPER_CONNECTION_ID,
     Kind,
     WebexConnection,
 )
-from include.webex.http_client import unreachable
+from include.webex.http_client import USER_AGENT, unreachable
 from include.webex.json_answers import parse_json_object, read_body
 
-DEFAULT_TIMEOUT_SECONDS = (5.0, 30.0)
 _MAX_ANSWER_BYTES = 1 << 20
+_SETTING = f"the extra field token_url of the connection {CONNECTION_ID}"
 _SENDABLE = re.compile(r"[!-~]{1,16384}")
+# What a path may hold as it is; a setting may be written with the rest, or with it encoded already.
+_PLAIN_IN_PATH = "!$%&'()*+,/:;=@~"
+
+
+class TimeOuts(NamedTuple):
+    """How long to wait for a connection, for the headers or the next bytes of an answer, and for its whole body."""
+
+    connect_seconds: float = 5.0
+    read_seconds: float = 30.0
+    body_seconds: float = 30.0
+
+
+DEFAULT_TIME_OUTS = TimeOuts()
 
 
 @dataclass(frozen=True)
@@ -170,11 +184,11 @@ def request_token_pair(
     connection: WebexConnection,
     refresh_token: SecretStr,
     now: Callable[[], datetime],
-    timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
+    time_outs: TimeOuts = DEFAULT_TIME_OUTS,
 ) -> TokenPair:
     """Spend a refresh token on a new pair. See `exchange`."""
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
-    return exchange(connection, form, refresh_token, now, timeout_seconds)
+    return exchange(connection, form, refresh_token, now, time_outs)
 
 
 def exchange(
@@ -182,7 +196,7 @@ def exchange(
     form: Mapping[str, str],
     spent: SecretStr | None,
     now: Callable[[], datetime],
-    timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
+    time_outs: TimeOuts = DEFAULT_TIME_OUTS,
 ) -> TokenPair:
     """Exchange a grant for a pair (documented: POST /v1/access_token, form body).
 
@@ -197,7 +211,7 @@ def exchange(
     """
     secret = connection.client_secret.get_secret_value()
     content = {"client_id": connection.client_id, "client_secret": secret, **form}
-    status, body = request("POST", connection.token_url, timeout_seconds, data=content)
+    status, body = request("POST", connection.token_url, form=content, time_outs=time_outs)
     return read_token_answer(status, body, connection, spent, now())
 
 
@@ -206,8 +220,8 @@ def tells_token_expiry(connection: WebexConnection, access_token: SecretStr) -> 
     origin = urlsplit(connection.token_url)
     url = f"{origin.scheme}://{origin.netloc}/v1/authorizations/tokenExpiry"
     headers = {"Authorization": f"Bearer {access_token.get_secret_value()}"}
-    status, _ = request("GET", url, headers=headers)
-    return status == 200
+    status, body = request("GET", url, headers=headers)
+    return status == 200 and "exp" in (parse_json_object(body) or {})
 
 
 def org_of(access_token: SecretStr) -> str | None:
@@ -222,40 +236,65 @@ def org_of(access_token: SecretStr) -> str | None:
 def request(
     method: str,
     url: str,
-    timeout_seconds: tuple[float, float] = DEFAULT_TIMEOUT_SECONDS,
     headers: Mapping[str, str] | None = None,
-    **content: object,
+    *,
+    form: Mapping[str, str] | None = None,
+    json_body: JsonObject | None = None,
+    time_outs: TimeOuts = DEFAULT_TIME_OUTS,
 ) -> tuple[int, bytes]:
     """The status and the body of what the host of the token endpoint answers; a redirect is not followed.
 
+    One request, over a connection of its own: what it spends may be spent although no answer comes, so nothing
+    sends it again unseen. Of a body beyond a MiB, the rest is not read.
+
     Raises:
         PermanentError: The host does not exist.
-        TransientError: A broken connection.
+        TransientError: A broken connection, or an answer that does not come or end in time.
     """
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "gzip",
+        "User-Agent": USER_AGENT,
+        **(headers or {}),
+    }
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # a ~/.netrc would add an Authorization header of its own
-            with session.request(
-                method,
-                url,
-                headers={
-                    "Accept": "application/json",
-                    "Accept-Encoding": "gzip",
-                    **(headers or {}),
-                },
-                timeout=timeout_seconds,
-                allow_redirects=False,
-                stream=True,
-                **content,  # pyright: ignore[reportArgumentType] - `data` or `json`, as requests takes them
-            ) as response:
-                return response.status_code, read_body(response.raw, _MAX_ANSWER_BYTES)
-    except requests.ConnectionError as error:
-        setting = f"the extra field token_url of the connection {CONNECTION_ID}"
-        raise unreachable(url, setting, error) from None
-    except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+        content = b""
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            content = urlencode(form).encode()
+        elif json_body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(json_body).encode()
+        connections = ConnectionPool(
+            connect_seconds=time_outs.connect_seconds,
+            read_seconds=time_outs.read_seconds,
+            is_resending=False,
+        )
+        with closing(connections), _answer(connections, method, url, headers, content) as answer:
+            answer.body_seconds = time_outs.body_seconds
+            return answer.status, read_body(answer, _MAX_ANSWER_BYTES)
+    # ValueError: what no header and no form can hold; its text would quote it.
+    except (OSError, ValueError) as error:
         raise TransientError(
             f"The answer of the token endpoint broke off ({type(error).__name__})."
         ) from None
+
+
+def _answer(
+    connections: ConnectionPool, method: str, url: str, headers: Mapping[str, str], content: bytes
+) -> Answer:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = (parts.hostname or "").encode("idna").decode()
+    target = quote(parts.path or "/", safe=_PLAIN_IN_PATH)
+    try:
+        return connections.request(
+            Endpoint(parts.scheme, host, port), method, target, headers, content
+        )
+    except OSError as error:
+        if isinstance(error, TimeoutError) and not isinstance(error, ConnectTimeout):
+            raise
+        raise unreachable(url, _SETTING, error) from None
 
 
 def read_token_answer(
@@ -351,9 +390,9 @@ def _token(value: object) -> SecretStr | None:
 
 
 def _seconds(value: object) -> float | None:
-    """A positive number of seconds, sent as a number or as text; at most ten years."""
+    """A number of seconds, sent as a number or as text: a millisecond at least, ten years at most."""
     try:
         seconds = float(str(value))
     except ValueError:
         return None
-    return seconds if 0 < seconds < 10 * 366 * 86400 else None
+    return seconds if 0.001 <= seconds < 10 * 366 * 86400 else None

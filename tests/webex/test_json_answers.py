@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from urllib3 import HTTPResponse
 
 from include.domain.errors import TransientError
+from include.http.connection_pool import Answer
 from include.webex.http_client import TooLarge, WebexClient
 from include.webex.json_answers import MAX_DEPTH, parse_json, parse_json_object, read_body
 from include.webex.tokens import read_token_answer, request_token_pair
@@ -26,9 +26,15 @@ MIB = 1 << 20
 FULL_DEPTH = "[" * MAX_DEPTH + "]" * MAX_DEPTH
 
 
-def a_body(content: bytes, **headers: str) -> HTTPResponse:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return HTTPResponse(io.BytesIO(content), headers=named, preload_content=False)
+class GivenAnswer(Answer):
+    """An answer whose body is there already."""
+
+    def __init__(self, content: bytes, encoding: str) -> None:
+        self.headers = {"content-encoding": encoding}
+        self._content = io.BytesIO(content)
+
+    def readinto(self, view: memoryview) -> int:
+        return self._content.readinto(view)
 
 
 def a_bomb(size_bytes: int) -> bytes:
@@ -51,21 +57,15 @@ def peak_bytes(do: Callable[[], object]) -> int:
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_a_body_is_read_to_its_limit_and_one_byte_more(size_bytes: int, read: int, encoding: str):
     content = bytes(size_bytes)
-    body = a_body(
-        gzip.compress(content) if encoding == "gzip" else content, Content_Encoding=encoding
-    )
+    sent = gzip.compress(content) if encoding == "gzip" else content
 
-    assert len(read_body(body, 10)) == read
+    assert len(read_body(GivenAnswer(sent, encoding), 10)) == read
 
 
-@pytest.mark.parametrize("packed", [1, 2], ids=["packed", "packed twice"])
-def test_a_few_bytes_that_stand_for_many_are_never_all_in_memory(packed: int):
-    bomb, encoding = a_bomb(256 * MIB), "gzip"
-    if packed == 2:
-        bomb, encoding = gzip.compress(bomb), "gzip, gzip"
-    assert len(bomb) < MIB
+def test_a_few_bytes_that_stand_for_many_are_never_all_in_memory():
+    answer = GivenAnswer(a_bomb(256 * MIB), "gzip")
 
-    assert peak_bytes(lambda: read_body(a_body(bomb, Content_Encoding=encoding), MIB)) < 4 * MIB
+    assert peak_bytes(lambda: read_body(answer, MIB)) < 4 * MIB
 
 
 @pytest.mark.enable_socket  # to a server of the test
