@@ -303,6 +303,29 @@ def test_an_answer_lost_on_its_way_is_asked_for_with_the_same_refresh_token(
     assert token_requests(sandbox) == {"reset": 1, "200": 1}
 
 
+@pytest.mark.parametrize("has_another", [True, False], ids=["with another", "with no other"])
+def test_an_answer_lost_after_rotating_costs_the_line_only_where_nothing_else_is_left(
+    start_sandbox: Callable[..., Sandbox], *, has_another: bool
+):
+    """The first pair's refresh token is dead when its answer is lost; the connection's own may not be."""
+    sandbox = start_sandbox(rotate_refresh_token=True, revoke_old_refresh_token=True)
+    connection, store = a_connection_to(sandbox), MemoryTokenStore()
+    assert connection.refresh_token is not None
+    spent = a_connection_to(sandbox).refresh_token if has_another else connection.refresh_token
+    assert spent is not None
+    store.write(expired(connection, refresh_token=spent).to_json())
+    sandbox.set_faults([{"endpoint": "token", "kind": "reset_after_processing", "times": 1}])
+
+    if has_another:
+        assert refresh(connection, store).is_fresh(NOW)
+        assert token_requests(sandbox) == {"reset": 1, "400": 1, "200": 1}
+        return
+    with pytest.raises(TokenRejected, match="already spent") as raised:
+        refresh(connection, store)
+    assert token_requests(sandbox) == {"reset": 1, "400": 1}
+    assert no_secret_in(raised.value, spent.get_secret_value())
+
+
 @pytest.mark.parametrize("status", [302, 404, 405, 415])
 def test_a_wrong_address_is_a_wrong_setting(status: int):
     with (
@@ -692,6 +715,36 @@ def test_trouble_alarms_nobody_while_a_quarter_of_the_life_is_left():
         assert refresh(connection, MemoryTokenStore(early)) == early
         with pytest.raises(TransientError, match="503"):
             refresh(connection, MemoryTokenStore(late))
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        ((503, None), ["a-refresh-token"] * 2),
+        (GONE, ["a-refresh-token", "the-first-refresh-token"]),
+    ],
+    ids=["trouble", "refusals"],
+)
+def test_a_refresh_begins_nothing_after_five_minutes(answer: Any, asked: list[str]):
+    """However slowly each answer drips: the lock in Redis ends after ten, and another process would begin."""
+    webex, minutes = Webex(service_app=[answer], helper=[HELPER_ANSWER]), [0]
+
+    def answer_slowly(handler: Any) -> None:
+        minutes[0] += 3
+        webex(handler)
+
+    with a_server(answer_slowly) as url:
+        connection = a_connection(token_url=f"{url}/v1/access_token")
+        with pytest.raises(TransientError, match="answers too slowly"):
+            refresh_access_token(
+                connection,
+                MemoryTokenStore(expired(connection)),
+                lambda: NOW + timedelta(minutes=minutes[0]),
+                RecordingSleep(),
+                helper=a_helper(connection, MemoryTokenStore()),
+            )
+
+    assert webex.asked == [("service_app", token) for token in asked]
 
 
 def test_a_shadowed_variable_is_told_before_anything_is_spent():
