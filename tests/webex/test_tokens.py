@@ -132,6 +132,23 @@ def test_the_id_of_an_application_leads_nowhere_else():
     assert heard[0][0] == "POST /v1/applications/..%2Fa%3Fb%23c%20d/token HTTP/1.1"
 
 
+@pytest.mark.parametrize("odd", ["a\r\nCookie: b", "é", "\ud800"], ids=ascii)
+def test_what_cannot_be_sent_is_told_without_it(odd: str):
+    def ask_with(secret: str, token: str) -> None:
+        connection = a_connection(token_url=server.url(), password=secret)
+        request_service_app_pair(connection, "an-id", SecretStr(token), lambda: NOW)
+        request_token_pair(connection, SPENT, lambda: NOW)
+
+    with a_listening_server() as (server, heard):
+        for secret, token in (("a-client-secret", odd), ("\ud800", "a-helper-token")):
+            with pytest.raises(TransientError, match=r"broke off \((Unicode|Value)") as raised:
+                ask_with(secret, token)
+            assert odd not in str(raised.value)
+
+    assert all(line.startswith("POST /v1/applications/an-id/") for line, _, _ in heard)
+    assert not any("cookie" in headers for _, headers, _ in heard)
+
+
 def test_nothing_of_the_environment_decides_where_secrets_go(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -230,6 +247,7 @@ DRIPS = {
     "headers": dripping(b"HTTP/1.1 200 OK\r\nA: ", b"a"),
     "promises": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "a body": dripping(b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+    "a steady body": dripping(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 4096),
     "a body with a length": dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b" "),
     "chunks": dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     "gzip": dripping(
@@ -382,19 +400,25 @@ def test_only_a_plausible_number_of_seconds_is_one(life: object, refresh_life: o
     assert TokenPair.from_json(pair.to_json()) == pair
 
 
-JSON = st.recursive(
+VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from(["a-new-access-token", "invalid_client", "invalid_grant", "a-client-secret"]),
+    | st.sampled_from(["invalid_client", "invalid_grant", *SECRETS]),
     lambda value: st.lists(value, max_size=3)
     | st.dictionaries(st.sampled_from(["error", "errors", "message", "description"]), value),
     max_leaves=8,
 )  # fmt: skip
+REFUSALS = st.one_of(
+    st.binary(max_size=20),
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    # The name of the first makes it a refusal of the client.
+    st.sampled_from([SECRETS, SECRETS[1:]]).map(lambda told: json.dumps({"errors": told}).encode()),
+)
 
 
 @settings(max_examples=150)
 @given(
-    st.integers(200, 599).filter(lambda status: status != 200) | st.sampled_from([400, 401, 403]),
-    st.binary(max_size=20) | JSON.map(lambda value: json.dumps(value).encode()),
+    st.integers(201, 599) | st.sampled_from([400, 401, 403]),
+    REFUSALS,
 )
 def test_any_refusal_is_one_sentence_that_quotes_nothing(status: int, body: bytes):
     expected = (
