@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -55,6 +56,7 @@ _PROBE = b"Whoever keeps this under a checksum of other bytes checks none."
 _DEFAULT_ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.5
 _backoff = tenacity.wait_random_exponential(multiplier=2 * _FIRST_WAIT_SECONDS, max=20)
+_one_asks = Lock()
 
 
 class OtherBytesStored(Exception):
@@ -247,11 +249,12 @@ class PutRequests:
                 return AWSResponse(urls[0], 200, cast("Any", {}), body)
 
             events: Any = self._client.meta.events
-            events.register_first("before-send.s3.HeadBucket", answer)
-            try:
-                self._client.head_bucket(Bucket=self._bucket)
-            finally:
-                events.unregister("before-send.s3.HeadBucket", answer)
+            with _one_asks:  # else another thread's question would be answered here
+                events.register_first("before-send.s3.HeadBucket", answer)
+                try:
+                    self._client.head_bucket(Bucket=self._bucket)
+                finally:
+                    events.unregister("before-send.s3.HeadBucket", answer)
             parts = urlsplit(urls[0])
             host, scheme = parts.hostname or "", parts.scheme
             port = parts.port or (443 if scheme == "https" else 80)

@@ -10,8 +10,10 @@ import traceback
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -150,19 +152,21 @@ def test_the_address_is_the_one_of_boto3(settings: dict[str, Any], bucket: str):
     assert f"{base}k" == theirs.path
 
 
-def test_many_first_requests_at_once_find_the_address():
-    def serve(caller: Caller) -> None:
-        while caller.request()[0]:
-            caller.send(OK)
+def test_many_who_share_a_client_find_each_their_own_bucket_at_once():
+    """Seen: the plan of one run was put into the bucket of another one that began at the same moment."""
+    client = client_of("http://127.0.0.1:9000")
+    names = [f"bucket-{number}" for number in range(16)]
+    found: dict[str, str] = {}
+    at_once = Barrier(len(names))
 
-    with a_raw_server(serve) as server:
-        puts = PutRequests(client_of(server.url()), "b")
+    def find(name: str) -> None:
+        puts = PutRequests(client, name)
+        at_once.wait()
+        found[name] = puts._bucket_address()[1]
 
-        def send() -> None:
-            puts.send(PUT)
+    run_at_once([partial(find, name) for name in names])
 
-        run_at_once([send] * 16)
-        puts._connections.close()
+    assert found == {name: f"/{name}/" for name in names}
 
 
 # Again, or not
