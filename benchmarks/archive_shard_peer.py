@@ -93,6 +93,11 @@ def main() -> None:
     archive = open_archive(arguments.s3_url, arguments.bucket)
     shard = Shard(0, arguments.count, datetime.now(UTC).isoformat())
     archive_shard(shard, client, media, archive, ArchiveOptions())
+    # As Airflow ends the process of an Airflow task (airflow.sdk.execution_time.supervisor): without taking
+    # the interpreter down piece by piece.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
