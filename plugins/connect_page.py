@@ -1,5 +1,6 @@
 """The page Connect with Webex: an administrator lets the integration in, and comes back with its first token pair."""
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
@@ -28,7 +29,7 @@ from include.webex.connection import CONNECTION_ID, WebexConnection
 from include.webex.tokens import TokenPair
 from plugins.api_server_access import LOGIN_PATH, Editor, seal, unseal
 from plugins.connections import find_connection
-from plugins.database_token_store import database_token_store
+from plugins.database_token_store import database_token_store, is_first_use
 from plugins.webex_hook import WebexContactCenterHook
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,6 @@ class _PageRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_or_explain(request: Request) -> Response:
-            callback = request.scope["query_string"]
-            # Airflow's access log prints the query of a request once it is answered: a code and a state must not
-            # be in it, however the request ends.
-            request.scope["query_string"] = b""
-            request.state.callback = callback
             try:
                 return await handle(request)
             except HTTPException as error:
@@ -139,16 +135,20 @@ def start(user_id: Editor, form: Annotated[dict[str, str], Depends(_form)]) -> R
 def receive(request: Request, user_id: Editor) -> Response:
     """Take the code that Webex sends, exchange it and store the pair; then lead to an address without either."""
     try:
-        callback = dict(parse_qsl(request.state.callback.decode("ascii", "replace")))
+        query: bytes = request.scope[
+            "wxcc.query"
+        ]  # see the plugin: nothing else of the request has it
+        callback = dict(parse_qsl(query.decode("ascii", "replace")))
         connection = _integration()
         sealed = request.cookies.get(_REQUEST_COOKIE)
         # A little longer than it lives, so that what is too old can be told from what is not ours.
         text = unseal("consent", user_id, sealed, 6 * int(CONSENT_LIFETIME.total_seconds()))
         consent = ConsentRequest.from_json(text) if text else None
-        code = read_callback(callback, consent, utc_now())
-        assert consent is not None
         store = database_token_store(connection)
         with store.lock():  # a refresh that is under way would put the older line back
+            consent = _once(consent)
+            code = read_callback(callback, consent, utc_now())
+            assert consent is not None
             pair = exchange_code(connection, consent, code, utc_now)
             store.write(pair.to_json())
     except ArchiveError as error:
@@ -159,6 +159,18 @@ def receive(request: Request, user_id: Editor) -> Response:
         response = _back("connect", user_id, _Notice("Webex is connected.", is_good=True))
     response.delete_cookie(_REQUEST_COOKIE, path=request.url.path)  # an answer is taken once
     return response
+
+
+def _once(consent: ConsentRequest | None) -> ConsentRequest | None:
+    """The request, unless an answer to it was taken before; to be called under the lock of the token store.
+
+    A cookie that the browser has forgotten may still come twice: a second click overtakes the first answer. And
+    a server may end the tokens of a code that is sent twice (RFC 6749, 4.1.2).
+    """
+    if consent is None:
+        return None
+    mark = hashlib.sha256(consent.state.get_secret_value().encode()).hexdigest()[:16]
+    return consent if is_first_use(mark, consent.expires_time, utc_now()) else None
 
 
 def _integration() -> WebexConnection:

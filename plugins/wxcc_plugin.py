@@ -25,6 +25,10 @@ class _Pages:
         return app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        if scope["type"] == "http":
+            # Airflow's access log prints the query of a request once it is answered: a code and a state must not
+            # be in it, whatever the method and the path are, and however the request ends.
+            scope["wxcc.query"], scope["query_string"] = scope["query_string"], b""
         await self._app(scope, receive, send)
 
 

@@ -75,6 +75,23 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def ui(airflow_home):
+    """Airflow's API server in this process, as an administrator sees it: the REST API, and the pages of the plugin."""
+    from airflow.api_fastapi.app import create_app
+    from fastapi.testclient import TestClient
+
+    patched = pytest.MonkeyPatch()
+    patched.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    patched.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-for-the-tokens-of-the-test-only")
+    app = create_app(apps="core")
+    with TestClient(app, raise_server_exceptions=False) as client:
+        token = client.get("/auth/token").json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        yield client
+    patched.undo()
+
+
 @dataclass
 class Runner:
     """Runs DAGs with nothing but the two connections in the environment, as `airflow dags test` does."""

@@ -117,23 +117,6 @@ def bucket_of(runner: Any) -> tuple[Places, Places]:
     return strict, personal
 
 
-@pytest.fixture(scope="module")
-def ui(airflow_home):
-    """The REST API behind the UI, in this process, as an administrator sees it."""
-    from airflow.api_fastapi.app import create_app
-    from fastapi.testclient import TestClient
-
-    patched = pytest.MonkeyPatch()
-    patched.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
-    patched.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-for-the-tokens-of-the-test-only")
-    app = create_app(apps="core")
-    with TestClient(app, raise_server_exceptions=False) as client:
-        token = client.get("/auth/token").json()["access_token"]
-        client.headers["Authorization"] = f"Bearer {token}"
-        yield client
-    patched.undo()
-
-
 def shown_by(ui: Any) -> Places:
     """What every GET of the API answers that is about a list, or about one thing of a list before it."""
     paths = [
