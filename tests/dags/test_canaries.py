@@ -20,6 +20,7 @@ import pytest
 from include.domain.interval import from_epoch_ms
 from tests.archived import truth_with_all
 from tests.dags.planting_door import EMAIL, NAME, PERSONAL, PHONE, SECRET, SIGNED_URL, planting_door
+from tests.dags.visited_pages import REDIRECT_URI, visit_connect, visit_events
 
 DAGS = Path(__file__).parents[2] / "dags"
 CLIENT_SECRET = "canary-client-secret-5f1d"
@@ -310,6 +311,52 @@ def test_no_secret_and_no_personal_data_outside_the_places_made_for_them(
     kept = b"\n".join(personal.values())
     assert [each for each in (PHONE, EMAIL, NAME) if each.encode() not in kept] == []
     assert any("/connections" in place and b"wxcc_store" in text for place, text in shown.items())
+
+
+@pytest.mark.parametrize(
+    "sandbox",
+    [{"client_kind": "integration", "redirect_uri": REDIRECT_URI, "client_secret": CLIENT_SECRET}],
+    indirect=True,
+    ids=["an integration"],
+)
+def test_no_page_tells_or_keeps_what_a_browser_webex_or_a_stranger_sends(
+    runner, sandbox, airflow_home, capfd, caplog, ui, monkeypatch
+):
+    """Answers with their headers, Airflow's access log, every other log, the metadata and the hints."""
+    runner.store["password"] = ACCESS_KEY_SECRET
+    events = {"conn_type": "http", "password": EVENTS_SECRET, "extra": {}}
+    events["host"] = "https://hooks.example.com/wxcc/events"
+    with planting_door(sandbox.base_url) as url:
+        webex = json.loads(json.dumps(runner.webex).replace(sandbox.base_url, url))
+        for conn_id, fields in (
+            ("WEBEX_CONTACT_CENTER", webex),
+            ("WXCC_STORE", runner.store),
+            ("WXCC_CAPTURE_EVENTS", events),
+        ):
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id}", json.dumps(fields))
+        connect = visit_connect(ui, sandbox)
+        delivered = visit_events(ui, EVENTS_SECRET, webex["extra"]["org_id"])
+
+    everything = ALL | search_for(connect.secrets)
+    places: Places = {"log records": caplog.text.encode()}
+    places["standard output"], places["standard error"] = map(str.encode, capfd.readouterr())
+    strict, _ = bucket_of(runner)
+    places |= files_of(airflow_home) | metadata_of(airflow_home) | strict
+
+    assert leaks(places | connect.shown | delivered.shown, everything) == []
+    # Nothing is searched in vain.
+    assert set(connect.notices) == {
+        "Consent was denied",
+        "Webex does not ask",
+        "Webex refuses the ",
+        "The token endpoint",
+        "This page was open",
+        "Webex is connected",
+        "This answer does n",
+    }
+    assert b"path=/wxcc/callback" in places["standard output"]
+    assert b"path=/wxcc/events" in places["standard output"]
+    assert any(key.startswith("hints/") for key in runner.archived.keys)
 
 
 def planted_in_metadata(home: Path, table: str) -> int:
