@@ -20,24 +20,27 @@ import pytest
 import uvicorn
 
 from include.domain.errors import TransientError
-from include.domain.interval import epoch_ms, utc_now
+from include.domain.interval import Interval, epoch_ms, utc_now
 from include.domain.object_keys import KeyLayout
+from include.pipelines.subscribe_capture_events import subscribe_capture_events
 from include.receiver.__main__ import connection_fields
 from include.receiver.app import MAX_BODY_BYTES, MAX_READING_BYTES, Receiver
 from include.storage.hints import Hint, read_hints, write_hints
+from include.webex.subscriptions import CaptureEventsConnection
 from tests.archived import assert_complete
+from tests.pipelines.dag_runs import in_new_bucket
 from tests.s3_servers import free_port
 
-SECRET = "a secret of the tests, long enough"
+SECRET = "a-secret-of-the-tests-that-is-long-enough"
+FORGED = "another secret, as long as the other"
 ORG = "97cdbf45-ebe2-4687-8341-44d5c7abf101"
 NO_SUCH_TASK = "no-such-task"
 
 
 @contextmanager
-def served(write):
-    config = uvicorn.Config(
-        Receiver(SECRET, ORG, write), port=0, lifespan="off", log_config=None, ws="none"
-    )
+def served(write, now=utc_now):
+    receiver = Receiver(SECRET, ORG, write, now)
+    config = uvicorn.Config(receiver, port=0, lifespan="off", log_config=None, ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -94,7 +97,7 @@ def test_a_signed_event_is_kept_before_it_is_answered_and_a_repeat_is_not_kept_a
 
 OLD_MS = 1_600_000_000_000
 DROPPED = {
-    "forged": lambda body: signed(body, "another secret, as long as the other"),
+    "forged": lambda body: signed(body, FORGED),
     "unsigned": lambda _: {},
     "not ascii": lambda _: {"X-WebexCC-Signature": "é" * 64},
     "old header": lambda body: {**signed(body), "X-WebExCC-Timestamp": str(OLD_MS)},
@@ -344,6 +347,106 @@ def test_a_recording_of_this_hour_is_archived_by_its_hint_and_the_hour_is_still_
         centre.sandbox.advance(8 * 3600)
         centre.recheck()
     assert_complete(centre.archived, centre.truth(hour))
+
+
+EVENTS = {
+    "event_lost_share": 0.3,
+    "event_twice_share": 0.4,
+    "event_forged_share": 0.2,
+    "event_old_share": 0.1,
+    "shuffle_events": True,
+}
+
+
+def test_lost_repeated_disordered_and_forged_events_change_nothing(open_centre):
+    """The same hours are archived into two buckets, of which one has events too."""
+    without = open_centre(
+        **EVENTS,
+        tasks_per_hour=6,
+        recording_bytes_max=30_000,
+        screen_share=0.0,
+        call_seconds_max=600,
+        digital_seconds_max=600,
+        late_capture_share=0.4,
+        late_capture_hours=0.7,
+        late_listed_share=0.2,
+        late_listed_minutes=100,
+        access_token_seconds=60 * 24 * 3600,
+    )
+    with_events = in_new_bucket(without)
+    hours = [without.hour(ago) for ago in (2, 1, 0, -1)]
+    destination = {"host": "https://hooks.contoso.com/wxcc/events", "password": SECRET}
+    subscribe_capture_events(CaptureEventsConnection.from_fields(**destination), without.client)
+    kinds: set[str] = set()
+    early = 0
+    for hour in hours[:2]:
+        without.run(hour)
+        with_events.run(hour)
+
+    for half_hour in range(4):
+        without.sandbox.advance(1800)
+        kinds |= deliver(with_events)
+        with_events.recheck()
+        early = max(early, copied(with_events) - copied(without))
+        if half_hour % 2:
+            without.run(hours[2 + half_hour // 2])
+            with_events.run(hours[2 + half_hour // 2])
+    for later in (1, 2, 6, 24, 48, 24):
+        without.sandbox.advance(later * 3600)
+        without.recheck()
+        with_events.recheck()
+
+    assert kinds == {"sent", "twice", "lost", "forged", "old"}
+    assert early > 5, "no event has hastened anything"
+    one, other = without.archived, with_events.archived
+    # Nor is a hint left; there are more manifests where there were more runs.
+    assert keys_but_of_manifests(other) == keys_but_of_manifests(one)
+    for table in ("contact_tasks", "captures"):
+        assert timeless(other.rows(table)) == timeless(one.rows(table))
+    assert {key: other.bytes_of(key) for key in other.objects} == {
+        key: one.bytes_of(key) for key in one.objects
+    }
+    assert_complete(other, without.truth(Interval(hours[0].start, hours[-1].end)))
+
+
+def keys_but_of_manifests(archived) -> list[str]:
+    return [key for key in archived.keys if not key.startswith("manifests/")]
+
+
+def deliver(centre) -> set[str]:
+    """What became available in the last hour, by a receiver that remembers nothing of the last time.
+
+    Beside what the sandbox sends there is an event under a wrong signature, one of another org, and one of a
+    contact task that does not exist, of which only the last becomes a hint.
+    """
+    now_ms = centre.sandbox.now_ms()
+    archive = centre.archive()
+
+    def write(hints) -> None:
+        write_hints(archive.store, archive.keys, hints, centre.now)
+
+    with served(write, lambda: centre.now) as port:
+        url = f"http://127.0.0.1:{port}/wxcc/events"
+        sent = centre.sandbox.send_events(now_ms - 3_600_000, now_ms, to=url)
+        for task_id, secret, changes in (
+            ("forged", FORGED, {}),
+            ("of-another-org", SECRET, {"comciscoorgid": str(uuid.UUID(int=0))}),
+            (NO_SUCH_TASK, SECRET, {}),
+        ):
+            body = json.dumps(event(task_id, task_id, now_ms, **changes)).encode()
+            assert send(port, body, signed(body, secret)) == 204
+    assert {each["status"] for each in sent} == {204, None}
+    believed = {each["task_id"] for each in sent if each["kind"] in {"sent", "twice"}}
+    _, hints = read_hints(archive.store, archive.keys)
+    assert {hint.task_id for hint in hints} == {NO_SUCH_TASK, *believed}
+    return {each["kind"] for each in sent}
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What does not tell when it was done."""
+    when = {"first_seen_time", "checked_time", "copied_time"}
+    told = [{name: row[name] for name in row.keys() - when} for row in rows]
+    return sorted(told, key=lambda row: (row["task_id"], row.get("kind"), row.get("capture_id")))
 
 
 def as_json(events: dict[str, str], store: dict[str, Any]) -> tuple[str, str]:
