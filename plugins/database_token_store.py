@@ -5,7 +5,9 @@ from datetime import datetime
 from airflow.models import (
     Variable,  # noqa: TID251 - the rule is about Airflow tasks; see DatabaseTokenStore
 )
+from sqlalchemy.exc import SQLAlchemyError
 
+from include.domain.errors import TransientError
 from include.pipelines.refresh_access_token import TokenStore
 from include.webex.connection import WebexConnection
 from plugins.token_store import DESCRIPTION, TOKEN_VARIABLE, VariableTokenStore, token_store
@@ -21,7 +23,13 @@ class DatabaseTokenStore(VariableTokenStore):
         return text
 
     def _set(self, text: str) -> None:
-        Variable.set(self.name, text, description=DESCRIPTION)  # noqa: AIR311 - see the class
+        try:
+            Variable.set(self.name, text, description=DESCRIPTION)  # noqa: AIR311 - see the class
+        except SQLAlchemyError as error:  # its text quotes what was written
+            raise TransientError(
+                f"Airflow's database cannot be written ({type(error).__name__}): see whether it is up, and run this "
+                "where Airflow runs, with Airflow's settings."
+            ) from None
 
 
 def database_token_store(connection: WebexConnection) -> TokenStore:

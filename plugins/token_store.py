@@ -1,13 +1,13 @@
 """Keeps token pairs: in an Airflow variable, which Airflow encrypts and masks, or in AWS Secrets Manager."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from airflow.sdk import Variable, get_current_context
-from airflow.sdk.configuration import conf
+from airflow.sdk.configuration import conf, ensure_secrets_loaded
 from airflow.sdk.log import mask_secret
 
 from include.domain.errors import PermanentError
-from include.pipelines.refresh_access_token import TokenStore
+from include.pipelines.refresh_access_token import TokenStore, shadowed
 from include.webex.connection import WebexConnection
 from include.webex.refresh_lock import refresh_lock_on_this_machine
 from include.webex.tokens import TokenPair
@@ -17,6 +17,8 @@ TOKEN_VARIABLE = "wxcc_token"  # noqa: S105 - the name of the variable, no secre
 HELPER_TOKEN_VARIABLE = "wxcc_helper_token"  # noqa: S105 - the same
 # Airflow would mask in every log what it reads from a variable with `token` in its name.
 REFUSAL_VARIABLE = "wxcc_refusal"
+# The environment, and a secrets backend where one is configured.
+_BEFORE_THE_DATABASE = ["airflow.secrets.environment_variables.EnvironmentVariablesBackend"]
 DESCRIPTION = "Current Webex token pair. Written by the DAG refresh_access_token only."
 
 
@@ -50,7 +52,7 @@ class VariableTokenStore:
         """Store the text; it is masked before anything can log it.
 
         Raises:
-            PermanentError: Airflow would not encrypt it.
+            PermanentError: Airflow would not encrypt it, or not give it back.
         """
         if not conf.get("core", "fernet_key", fallback=""):
             raise PermanentError(
@@ -58,6 +60,8 @@ class VariableTokenStore:
                 "AIRFLOW__CORE__FERNET_KEY for every component, or the extra field token_store of the connection "
                 "webex_contact_center."
             )
+        if _is_shadowed(self.name):  # Airflow would replace a pair that nobody can read now
+            raise shadowed()
         mask_pair(text)
         self._set(text)
 
@@ -72,6 +76,17 @@ class VariableTokenStore:
     def _set(self, text: str) -> None:
         # Without the description, Airflow would erase the one that is there.
         Variable.set(self.name, text, description=DESCRIPTION)
+
+
+def _is_shadowed(name: str) -> bool:
+    """Whether Airflow finds a variable of that name before it looks into its database."""
+    for backend in ensure_secrets_loaded(_BEFORE_THE_DATABASE):
+        with suppress(
+            Exception
+        ):  # as where Airflow reads a variable: a backend in trouble has none
+            if backend.get_variable(key=name) is not None:
+                return True
+    return False
 
 
 class RefusalNote:

@@ -42,7 +42,7 @@ class TokenStore(Protocol):
         ...
 
     def write(self, text: str) -> None:
-        """Keep the text before anyone uses the pair in it."""
+        """Keep the text before anyone uses the pair in it; where another hides it, nothing is overwritten."""
         ...
 
     def lock(self) -> AbstractContextManager[None]:
@@ -143,11 +143,7 @@ class Recovery:
 
     def refresh(self) -> TokenPair:
         """A new pair, stored. See `refresh_access_token`."""
-        _check_writable(self.store)  # before anything is spent that the store could not keep
-        pair = self._new_pair().after(self.pair)
-        self.store.write(pair.to_json())
-        if self.store.read() != pair.to_json():
-            raise _shadowed()
+        pair = keep_new_pair(self.store, lambda: self._new_pair().after(self.pair))
         log.info(
             "The access token was refreshed; it ends %s, the refresh token ends %s.",
             pair.expires_time.isoformat(),
@@ -264,16 +260,32 @@ def _heed_refusal(note: Note | None, credentials: str, now: datetime) -> None:
         )
 
 
+def keep_new_pair(store: TokenStore, ask: Callable[[], TokenPair]) -> TokenPair:
+    """The pair that was asked for, stored and read back. To be called with the store's lock held.
+
+    Raises:
+        PermanentError: The store cannot keep a pair; so none was asked for.
+        ArchiveError: As of `ask`.
+    """
+    _check_writable(store)
+    pair = ask()
+    store.write(pair.to_json())
+    if store.read() != pair.to_json():
+        raise shadowed()
+    return pair
+
+
 def _check_writable(store: TokenStore) -> None:
     """Write what is there once more, with white space that nobody heeds, and read it back."""
     text = store.read() or ""
     probe = text.strip() + (" " if text.endswith("\n") else "\n")
     store.write(probe)
     if store.read() != probe:
-        raise _shadowed()
+        raise shadowed()
 
 
-def _shadowed() -> PermanentError:
+def shadowed() -> PermanentError:
+    """What to raise where a text from elsewhere hides the stored one."""
     return PermanentError(
         "The variable wxcc_token does not read back as it was written: something shadows it. Remove the "
         "environment variable AIRFLOW_VAR_WXCC_TOKEN or the entry of the secrets backend (of the helper "

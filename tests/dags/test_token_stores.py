@@ -1,8 +1,13 @@
 """Where token pairs are kept, what keeps them from there, and who may buy one; each with the real Airflow."""
 
+import contextlib
 import json
+import os
+import pty
 import sqlite3
+import sys
 import threading
+from pathlib import Path
 
 import boto3
 import pytest
@@ -12,6 +17,7 @@ from werkzeug.serving import make_server
 
 from include.domain.errors import AlreadyRefused, PermanentError
 
+ROOT = Path(__file__).parents[2]
 SECRET = "airflow/variables/wxcc_token"
 
 
@@ -83,14 +89,19 @@ def test_airflows_own_backend_sees_the_same(runner, secrets_manager):
     ids=["shadowed", "no Fernet key"],
 )
 def test_a_store_that_cannot_keep_a_pair_is_told_before_one_is_bought(
-    runner, sandbox, monkeypatch, capfd, name, value, sentence
+    runner, sandbox, monkeypatch, capfd, airflow_home, name, value, sentence
 ):
+    runner.run("refresh_access_token")
+    before = variables_of(airflow_home)
+    sandbox.advance(14 * 86400)
     monkeypatch.setenv(name, value)
+    runner.webex["extra"]["refresh_token"] = "another-first-token"
 
     assert str(runner.run("refresh_access_token").state) == "failed"
 
     assert sentence in "".join(capfd.readouterr())
-    assert token_requests(sandbox) == {}
+    assert token_requests(sandbox) == {"200": 1}
+    assert variables_of(airflow_home) == before  # what is hidden is not overwritten either
 
 
 def test_the_helper_integration_buys_the_first_pair(runner, sandbox, monkeypatch, airflow_home):
@@ -106,13 +117,12 @@ def test_the_helper_integration_buys_the_first_pair(runner, sandbox, monkeypatch
     assert all(is_encrypted for _, is_encrypted in stored.values())
 
 
-def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
-    runner, sandbox, monkeypatch, capfd, airflow_home
-):
+@pytest.fixture
+def personal_token(runner, sandbox, monkeypatch) -> str:
+    """A token with the scope that it takes; the connection has no refresh token."""
     from include.domain.interval import utc_now
     from include.webex.tokens import request_token_pair
     from tests.builders import a_connection_to
-    from tools import first_token_pair
 
     helper = sandbox.helper_connection()
     as_helper = a_connection_to(
@@ -120,17 +130,85 @@ def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
     )
     assert as_helper.refresh_token
     token = request_token_pair(as_helper, as_helper.refresh_token, utc_now).access_token
-    monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", json.dumps(runner.webex))
-    monkeypatch.setattr("getpass.getpass", lambda prompt: token.get_secret_value())
-
-    assert first_token_pair.main() == 0
-
-    shown = "".join(capfd.readouterr())
-    assert "The first pair is stored" in shown
-    assert token.get_secret_value() not in shown
     runner.webex["extra"]["refresh_token"] = ""
+    monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", json.dumps(runner.webex))
+    return token.get_secret_value()
+
+
+def at_a_terminal(module: str, prompt: bytes, typed: str) -> tuple[int, str]:
+    """How a command ended, and all that a person saw of it who typed one line."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", module])
+    seen = b""
+    with contextlib.suppress(OSError):  # what a terminal reads as when its last program has left
+        while prompt not in seen:
+            seen += os.read(terminal, 4096) or prompt
+        os.write(terminal, f"{typed}\n".encode())
+        while shown := os.read(terminal, 4096):
+            seen += shown
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+
+
+def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
+    runner, personal_token, airflow_home
+):
+    exit_code, seen = at_a_terminal(
+        "tools.first_token_pair", b"applications_token: ", personal_token
+    )
+
+    assert exit_code == 0, seen
+    assert seen.splitlines()[1].startswith("The first pair is stored; the access token ends ")
+    assert len(seen.splitlines()) == 2  # nothing that was typed is shown
     assert str(runner.run("check_access").state) == "success"
     assert list(variables_of(airflow_home)) == ["wxcc_token"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "changes", "sentence"),
+    [
+        ("", {}, "no token, and nothing was sent"),
+        ("Bearer abc", {}, "no token, and nothing was sent"),
+        ("t\xf6ken", {}, "no token, and nothing was sent"),
+        ("a-token", {}, "Webex refuses this token"),
+        (KeyboardInterrupt, {}, "Stopped"),
+        (EOFError, {}, "Stopped"),
+        ("a-token", {"AIRFLOW_VAR_WXCC_TOKEN": "{}"}, "something shadows it"),
+        ("a-token", {"AIRFLOW__CORE__FERNET_KEY": ""}, "unencrypted"),
+    ],
+)
+def test_whoever_asks_in_vain_for_the_first_pair_is_told_why(
+    personal_token, sandbox, monkeypatch, capfd, typed, changes, sentence
+):
+    """Where the store could not keep the pair, none is made."""
+    from tools import first_token_pair
+
+    def type_it(prompt: str) -> str:
+        if isinstance(typed, str):
+            return typed
+        raise typed
+
+    monkeypatch.setattr("getpass.getpass", type_it)
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+
+    assert first_token_pair.main([]) != 0
+
+    assert sentence in capfd.readouterr().err
+    asked = {"applications": {"401": 1}} if sentence.startswith("Webex") else {}
+    assert sandbox.requests()["counts"] == {"token": {"200": 1}} | asked
+
+
+def test_an_integration_has_a_page_for_its_first_pair(runner, personal_token, monkeypatch, capfd):
+    from tools import first_token_pair
+
+    runner.webex["extra"] |= {"kind": "integration", "redirect_uri": "https://a.example/callback"}
+    monkeypatch.setenv("AIRFLOW_CONN_WEBEX_CONTACT_CENTER", json.dumps(runner.webex))
+
+    assert first_token_pair.main([]) == 1
+    assert "Connect with Webex" in capfd.readouterr().err
 
 
 def test_what_a_person_was_told_before_is_skipped():
