@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from include.domain.personal_data import PersonalData
 from include.pipelines import archive_captures as pipeline
@@ -37,6 +38,24 @@ def tables(centre) -> dict[str, bytes]:
 
 def rows(files: dict[str, bytes]) -> list[dict[str, Any]]:
     return [row for body in files.values() for row in pq.read_table(io.BytesIO(body)).to_pylist()]
+
+
+class LateTranscripts:
+    """The API's client, for whom transcripts of one source do not exist yet."""
+
+    def __init__(self, client: Any, source: str) -> None:
+        self._client = client
+        self.source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def post(self, path: str, body: Any) -> Any:
+        answer = self._client.post(path, body)
+        for entry in answer["data"]:
+            told = entry.get("transcription") or []
+            told[:] = [each for each in told if self.source not in each.values()]
+        return answer
 
 
 def test_no_table_no_working_file_and_no_key_holds_what_is_hashed(open_centre):
@@ -95,3 +114,54 @@ def test_a_changed_policy_makes_no_second_capture_and_reaches_every_row_of_the_h
         is_whole_interval=True,
     )
     assert found.findings == []
+
+
+def everywhere(policy: str) -> PersonalData:
+    policies: dict[str, str] = dict.fromkeys((*COLUMNS, "owner_id", "queue_name"), policy)
+    policies["extra_json"] = "drop" if policy == "drop" else "keep"
+    return PersonalData.from_fields(policies, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("keep", "keep"),
+        *((first, then) for then in ("mask", "hash", "drop") for first in ("keep", then)),
+    ],
+    ids=lambda policy: policy,
+)
+def test_a_recheck_finds_every_capture_again_under_a_policy(open_centre, first: str, then: str):
+    """A transcript that shares its id with one that comes later, and sorts first, keeps id, row and object."""
+    centre = open_centre(tasks_per_hour=8, transcript_share=1.0, both_transcripts_share=1.0)
+    centre.personal_data = everywhere(first)
+    client = centre.client = LateTranscripts(centre.client, "realtime-voice")
+    centre.run(centre.hour(3))
+    before = {identity(row): stored(row) for row in centre.archived.rows("captures")}
+    client.source = "none"
+    centre.personal_data = everywhere(then)
+    centre.sandbox.advance(24 * 3600)
+
+    assert centre.recheck() > 0
+
+    rows = centre.archived.rows("captures")
+    after = {identity(row): stored(row) for row in rows}
+    late = {identity(row) for row in rows if row["source"] == "realtime-voice"}
+    assert len(after) == len(rows)
+    assert {each: after[each] for each in before} == before
+    assert after.keys() - before.keys() == late
+    assert late
+    assert all("~" in capture_id for _, _, capture_id in late)
+    objects = [row["object_key"] for row in rows]
+    assert sorted(objects) == sorted(centre.archived.objects)
+    told = {
+        capture["sha256"] for task in centre.truth(centre.hour(3)) for capture in task["captures"]
+    }
+    assert {row["sha256"] for row in rows} == told
+
+
+def identity(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["task_id"], row["kind"], row["capture_id"]
+
+
+def stored(row: dict[str, Any]) -> tuple[str, str]:
+    return row["object_key"], row["sha256"]
