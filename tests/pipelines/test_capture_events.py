@@ -13,6 +13,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,7 +29,8 @@ from include.receiver.app import MAX_BODY_BYTES, MAX_READING_BYTES, Receiver
 from include.storage.hints import Hint, read_hints, write_hints
 from include.webex.subscriptions import CaptureEventsConnection
 from tests.archived import assert_complete
-from tests.pipelines.dag_runs import in_new_bucket
+from tests.pipelines.dag_runs import AirflowTasks, in_new_bucket, recheck
+from tests.pipelines.killed_process import Run, killed_process
 from tests.s3_servers import free_port
 
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
@@ -327,11 +329,9 @@ def test_a_recording_of_this_hour_is_archived_by_its_hint_and_the_hour_is_still_
     centre = open_centre(tasks_per_hour=60, recording_after_seconds_max=120, call_seconds_max=120)
     centre.sandbox.advance(40 * 60)
     hour = centre.hour(0)
-    offered = [
-        task for task in centre.truth(hour) if any(each["listed"] for each in task["captures"])
-    ]
     archive = centre.archive()
-    hint = Hint(offered[0]["task_id"], centre.now)
+    first = next(task for task in centre.truth(hour) if offered(task))
+    hint = Hint(first["task_id"], centre.now)
     write_hints(archive.store, archive.keys, [hint], centre.now)
 
     centre.recheck()
@@ -447,6 +447,74 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     when = {"first_seen_time", "checked_time", "copied_time"}
     told = [{name: row[name] for name in row.keys() - when} for row in rows]
     return sorted(told, key=lambda row: (row["task_id"], row.get("kind"), row.get("capture_id")))
+
+
+def test_a_recheck_that_is_killed_forgets_no_hint(open_centre, s3_server):
+    """Nothing but the hints tells of what is archived here: known contact tasks, and one of this hour."""
+    centre = open_centre(
+        tasks_per_hour=8,
+        telephony_weight=1.0,
+        email_weight=0.0,
+        chat_weight=0.0,
+        social_weight=0.0,
+        captured_share=1.0,
+        transcript_share=0.0,
+        screen_share=0.0,
+        recording_bytes_max=30_000,
+        call_seconds_max=120,
+        late_capture_share=0.5,
+        late_capture_hours=0.2,
+    )
+    centre.run(centre.hour(1))
+    centre.sandbox.advance(25 * 60)
+    assert centre.recheck() == 0
+    archive, before = centre.archive(), copied(centre)
+    late = [row for row in centre.archived.rows("contact_tasks") if row["next_check_time"]]
+    young = [task for task in centre.truth(centre.hour(0)) if offered(task)]
+    hints = [Hint(row["task_id"], row["created_time"]) for row in late]
+    hints.append(Hint(young[0]["task_id"], centre.now))
+    write_hints(archive.store, archive.keys, hints[::2], centre.now)
+    write_hints(archive.store, archive.keys, hints[1::2], centre.now)
+    fields = centre.sandbox.airflow_connection()
+    run = Run(
+        dag="recheck_captures",
+        now_ms=centre.sandbox.now_ms(),
+        hour_ms=0,
+        webex={name: fields[name] for name in ("host", "login", "password", "extra")},
+        s3={
+            "endpoint_url": s3_server.endpoint_url,
+            "aws_access_key_id": s3_server.access_key,
+            "aws_secret_access_key": s3_server.secret_key,
+            "region_name": s3_server.region,
+        },
+        bucket="",
+        part_bytes=centre.part_bytes,
+    )
+    with killed_process() as process:
+        unharmed = in_new_bucket(centre, centre.bucket)
+        writes = process.run(replace(run, bucket=unharmed.bucket)).writes
+        expected = outcomes(unharmed)
+        assert copied(unharmed) >= before + 3
+        assert hints_of(unharmed) == []
+        # The first of each kind: test_killed_anywhere has them all, without hints.
+        kinds = {write.partition("/")[0]: write for write in reversed(writes)}
+        assert {"PutObject due", "PutObject tables", "DeleteObject hints"} <= kinds.keys()
+        for write in kinds.values():
+            killed = in_new_bucket(centre, centre.bucket)
+            ended = process.run(replace(run, bucket=killed.bucket, kill_at=write, moment="after"))
+            assert ended.was_killed
+            recheck(killed, AirflowTasks())
+            assert outcomes(killed) >= expected, f"killed after {write}"
+            assert hints_of(killed) == []
+
+
+def offered(task: dict[str, Any]) -> bool:
+    return any(capture["listed"] for capture in task["captures"])
+
+
+def outcomes(centre) -> set[tuple[str, ...]]:
+    names = ("task_id", "capture_id", "outcome", "sha256")
+    return {tuple(row[name] for name in names) for row in centre.archived.rows("captures")}
 
 
 def as_json(events: dict[str, str], store: dict[str, Any]) -> tuple[str, str]:
