@@ -1,7 +1,8 @@
 """`make benchmark`: measures the archive, beside its peers where there are any, and writes a report.
 
 What there is to measure: `copies` (sets of captures, with every peer), `million` (a month of 1,000,000 contact
-tasks: listed, planned, written, read) and `hour` (20,000 contact tasks from end to end, with Airflow too).
+tasks: listed, planned, written, read), `hour` (20,000 contact tasks from end to end, with Airflow too) and
+`events` (200,000 capture events for the receiver that runs alone).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.capture_events import measure_events
 from benchmarks.copy_benchmark import ROUNDS, SETS, peers_named, run_copies
 from benchmarks.hour_of_contact_tasks import measure_hour
 from benchmarks.laboratory import RunFailedError
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--what", default="copies", help="such as copies,million,hour")
+    parser.add_argument("--what", default="copies", help="such as copies,million,hour,events")
     parser.add_argument("--sets", default="A,B,C", help="of copies, such as B,C")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of copies")
     parser.add_argument("--protocol", choices=sorted(_PROTOCOLS), default="both", help="of copies")
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=DEFAULT_REPORT, help="a file ending in .md")
     chosen = parser.parse_args(arguments)
     wanted = set(chosen.what.split(","))
-    unknown = wanted - {"copies", "million", "hour"}
+    unknown = wanted - {"copies", "million", "hour", "events"}
     if unknown:
         parser.error(f"there is nothing called {', '.join(sorted(unknown))} to measure")
     report = Report()
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.other |= measure_million()
         if "hour" in wanted:
             report.other |= measure_hour()
+        if "events" in wanted:
+            report.other |= measure_events()
     except RunFailedError as error:
         print(f"The work was not done: {error}", file=sys.stderr)
         return 1

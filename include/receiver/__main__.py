@@ -2,7 +2,7 @@
 
 It reads the secret from the connection in AIRFLOW_CONN_WXCC_CAPTURE_EVENTS, the bucket from the one in
 AIRFLOW_CONN_WXCC_STORE and the org from the one in AIRFLOW_CONN_WEBEX_CONTACT_CENTER, each as JSON or as a URI.
-A proxy in front of it ends TLS, and does not wait long for headers.
+A proxy in front of it ends TLS.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from include.domain.errors import PermanentError
 from include.domain.interval import utc_now
 from include.domain.object_keys import KeyLayout
 from include.receiver.app import Receiver
+from include.receiver.impatient_http import ImpatientHttp
 from include.storage.hints import Hint, write_hints
 from include.storage.object_store import ObjectStore
 from include.webex.subscriptions import CaptureEventsConnection
@@ -61,7 +62,7 @@ def main() -> None:
         host=options.host,
         port=options.port,
         access_log=False,
-        http="h11",  # the other one reads headers without end
+        http=ImpatientHttp,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         ws="none",
         lifespan="off",
