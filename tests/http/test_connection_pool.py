@@ -332,6 +332,66 @@ def test_what_came_before_a_failure_is_given_first(announced: str):
                 answer.readinto(view)
 
 
+def test_many_bodies_over_tls_are_each_whole(tmp_path: Path):
+    authority, settings = an_authority(tmp_path, "127.0.0.1")
+    bodies = {f"/{number}": bytes([number]) * (3 << 20) for number in range(6)}
+    found: dict[str, bytes] = {}
+
+    def serve(caller: Caller) -> None:
+        while line := caller.request()[0]:
+            caller.send(answer_of(bodies[line.split()[1]]))
+
+    with a_raw_server(serve, tls=settings) as server:
+        pool = ConnectionPool(read_seconds=5.0, tls=lambda: trusting(authority))
+
+        def work(target: str) -> None:
+            found[target] = ask(pool, at(server, scheme="https"), target=target)
+
+        threads = [threading.Thread(target=work, args=(target,)) for target in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        pool.close()
+
+    assert found == bodies
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_body_that_ends_early_over_tls_is_an_error(is_reset: bool, tmp_path: Path):
+    authority, settings = an_authority(tmp_path, "127.0.0.1")
+
+    def serve(caller: Caller) -> None:
+        caller.request()
+        caller.send(answer_of(LARGE)[: 3 << 14])
+        time.sleep(0.05)
+        if is_reset:
+            caller.reset()
+
+    with a_raw_server(serve, tls=settings) as server:
+        pool = ConnectionPool(read_seconds=2.0, tls=lambda: trusting(authority))
+        with pytest.raises(ConnectionError):
+            ask(pool, at(server, scheme="https"))
+        pool.close()
+
+
+def test_a_body_that_stops_over_tls_is_cut_off_in_time(tmp_path: Path):
+    authority, settings = an_authority(tmp_path, "127.0.0.1")
+
+    def serve(caller: Caller) -> None:
+        caller.request()
+        caller.send(answer_of(LARGE)[: 3 << 14])
+        caller.wait_for_end()
+
+    with a_raw_server(serve, tls=settings) as server:
+        pool = ConnectionPool(read_seconds=0.5, tls=lambda: trusting(authority))
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            ask(pool, at(server, scheme="https"))
+        assert 0.4 < time.monotonic() - begun < 3
+        pool.close()
+
+
 @pytest.mark.parametrize("head", ["HTTP/1.1 200 OK", "HTTP/1.0 200 OK\r\nConnection: keep-alive"])
 def test_a_body_without_length_ends_with_its_connection(head: str):
     body = bytes(100_000)
