@@ -4,6 +4,7 @@ How many requests a minute, and until when none at all: both are one small state
 see it. `FileBudgetStore` keeps it for one machine, `include.webex.rate_budget_in_redis` for many.
 """
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock
 from pyrate_limiter import GCRA, Decision, Rate, StateAlgorithm, StateStore
 
 from include.domain.errors import TransientError
@@ -116,13 +116,13 @@ class SharedRateBudget:
 class FileBudgetStore(StateStore):
     """Keeps a budget for the processes of one user on one machine, in the folder for temporary files.
 
-    The kernel frees the file lock when a process dies, and a file is replaced whole.
+    Who spends holds the file locked; the kernel frees it when a process dies. What is written has always the
+    same length and goes in one system call, so no process finds half of it.
     """
 
     def __init__(self, client_id: str, folder: Path | None = None) -> None:
         folder = folder or Path(tempfile.gettempdir())
         path = str(folder / f"wxcc-rate-budget-{os.getuid()}-{fingerprint_of(client_id)}")
-        self._lock = FileLock(f"{path}.lock")
         self._state_path, self._pause_path = Path(f"{path}.state"), Path(f"{path}.pause")
 
     def look(self) -> tuple[int, int]:
@@ -137,10 +137,10 @@ class FileBudgetStore(StateStore):
         self, algorithm: StateAlgorithm, rates: list[Rate], now: int, weight: int
     ) -> Decision:
         """See `BudgetStore`."""
-        with _telling_the_folder(), self._lock:
+        with self._locked() as state_file:
             state, decision = algorithm.step(rates, self.read(algorithm, rates), now, weight)
             if decision.allowed:
-                _replace(self._state_path, state)
+                os.pwrite(state_file, _written(state), 0)
         return decision
 
     def read(self, algorithm: StateAlgorithm, rates: list[Rate]) -> tuple[float, ...]:
@@ -150,15 +150,28 @@ class FileBudgetStore(StateStore):
 
     def pause(self, milliseconds: int) -> None:
         """See `BudgetStore`."""
-        with _telling_the_folder(), self._lock:
+        with self._locked():
             now_ms, left_ms = self.look()
             if milliseconds > left_ms:
-                _replace(self._pause_path, [now_ms + milliseconds])
+                new_path = self._pause_path.with_suffix(".new")
+                new_path.write_bytes(_written([now_ms + milliseconds]))
+                new_path.replace(self._pause_path)
 
     def reset(self) -> None:
         """See `BudgetStore`."""
-        with _telling_the_folder(), self._lock:
-            self._state_path.unlink(missing_ok=True)
+        with self._locked() as state_file:
+            os.ftruncate(state_file, 0)
+
+    @contextmanager
+    def _locked(self) -> Generator[int]:
+        """The file of the state, for this process alone."""
+        with _telling_the_folder():
+            state_file = os.open(self._state_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(state_file, fcntl.LOCK_EX)
+                yield state_file
+            finally:
+                os.close(state_file)
 
 
 def fingerprint_of(client_id: str) -> str:
@@ -168,15 +181,13 @@ def fingerprint_of(client_id: str) -> str:
 
 def _numbers_of(path: Path) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in path.read_text().split())
+        return tuple(int(word) for word in path.read_bytes().split())
     except (FileNotFoundError, ValueError):
         return ()
 
 
-def _replace(path: Path, numbers: Sequence[float]) -> None:
-    new_path = path.with_suffix(".new")
-    new_path.write_text(" ".join(str(int(number)) for number in numbers))
-    new_path.replace(path)
+def _written(numbers: Sequence[float]) -> bytes:
+    return b" ".join(b"%020d" % int(number) for number in numbers)
 
 
 @contextmanager

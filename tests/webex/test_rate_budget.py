@@ -1,5 +1,6 @@
 """The budget of a client id over many processes, in a folder and in a real Redis server."""
 
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -15,7 +16,6 @@ from typing import Any
 
 import pytest
 import redis
-from filelock import FileLock
 from pydantic import SecretStr
 from pyrate_limiter import InMemoryStateStore
 
@@ -195,8 +195,9 @@ def _acquire_for_ever(place: Place, started: Event) -> None:
 
 
 def _hold_the_lock(place: Place, started: Event) -> None:
-    (lock_path,) = place.folder.glob("*.lock")
-    with FileLock(lock_path):
+    (state_path,) = place.folder.glob("*.state")
+    with state_path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         started.set()
         time.sleep(60)
 
