@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.capture_sets import CaptureSet
 from benchmarks.laboratory import Cost, Laboratory, RunFailedError
 
-CONCURRENT = 8  # of the archive, and so of the others
+CONCURRENT = 8
 
 
 @dataclass(frozen=True)

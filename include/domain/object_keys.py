@@ -78,6 +78,11 @@ def _partition(org_id: str, hour: datetime) -> str:
     return f"{_org(org_id)}/created_date={hour:%Y-%m-%d}"
 
 
+@lru_cache(maxsize=1024)
+def _folder_of_hour(org_id: str, hour: datetime) -> str:
+    return f"{_partition(org_id, hour)}/created_hour={hour:%H}"
+
+
 @dataclass(frozen=True)
 class DueMarker:
     """An empty object that says when an hour needs work: its captures checked, or its contact tasks listed."""
@@ -150,7 +155,7 @@ class KeyLayout:
         """What the keys of all captures of the contact tasks created in one hour begin with."""
         hour = hour_of(created_time)
         folder = self._folder(sensitive=sensitive)
-        return ObjectKey(f"{self.prefix}{folder}/{self._partition(hour)}/created_hour={hour:%H}/")
+        return ObjectKey(f"{self.prefix}{folder}/{_folder_of_hour(self.org_id, hour)}/")
 
     def captures_of_contact_task(
         self, created_time: datetime, task_id: str, *, sensitive: bool = False

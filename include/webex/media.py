@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from urllib.parse import quote
 
@@ -166,6 +166,8 @@ class MediaClient:
         self.timeout_seconds = timeout_seconds
         self._sleep = sleep
         self._media_hosts = media_hosts
+        # A shard's URLs are of one host or two, and to judge one takes as long as to ask it.
+        self._allowed_endpoint = lru_cache(maxsize=64)(self._endpoint)
         connect_seconds, read_seconds = timeout_seconds
         self._connections = ConnectionPool(
             self._checked_addresses,
@@ -277,8 +279,14 @@ class MediaClient:
         match = _URL_WITH_HOST.match(url)
         if not match:
             raise DownloadRefused("The download URL is not a plain https URL of a host.")
-        scheme, port = match["scheme"].lower(), match["port"]
-        host = match["host"].strip("[]").lower().rstrip(".")
+        endpoint = self._allowed_endpoint(match["scheme"], match["host"], match["port"])
+        target = url[match.end() :].partition("#")[0]
+        target = target if target.startswith("/") else f"/{target}"
+        return endpoint, quote(target, _SENT_AS_THEY_ARE, errors="surrogatepass")
+
+    def _endpoint(self, scheme: str, host: str, port: str | None) -> Endpoint:
+        """What the parts of a URL name, if the connection allows it."""
+        scheme, host = scheme.lower(), host.strip("[]").lower().rstrip(".")
         names = (host, f"{host}:{port}")
         if not any(fnmatchcase(name, each) for each in self._media_hosts for name in names):
             raise DownloadRefused(
@@ -293,11 +301,7 @@ class MediaClient:
                 f"The download URL of {host} is not https to a public host: such hosts must be listed by their "
                 f"full name in the extra field media_hosts of the connection {CONNECTION_ID}."
             )
-        target = url[match.end() :].partition("#")[0]
-        target = target if target.startswith("/") else f"/{target}"
-        return Endpoint(scheme, host, number), quote(
-            target, _SENT_AS_THEY_ARE, errors="surrogatepass"
-        )
+        return Endpoint(scheme, host, number)
 
 
 def _beginning(answer: Answer) -> bytes:
