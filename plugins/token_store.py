@@ -1,12 +1,14 @@
 """Keeps token pairs: in an Airflow variable, which Airflow encrypts and masks, or in AWS Secrets Manager."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, suppress
 
 from airflow.sdk import Variable, get_current_context
 from airflow.sdk.configuration import conf, ensure_secrets_loaded
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.log import mask_secret
 
-from include.domain.errors import PermanentError
+from include.domain.errors import PermanentError, TransientError
 from include.pipelines.refresh_access_token import TokenStore, shadowed
 from include.webex.connection import WebexConnection
 from include.webex.refresh_lock import refresh_lock_on_this_machine
@@ -42,7 +44,11 @@ class VariableTokenStore:
         self._client_id = client_id
 
     def read(self) -> str | None:
-        """The stored text; what is secret in it is masked in every later log line."""
+        """The stored text; what is secret in it is masked in every later log line.
+
+        Raises:
+            TransientError: Airflow cannot read it just now.
+        """
         text = self._get()
         if text:
             mask_pair(text)
@@ -71,6 +77,9 @@ class VariableTokenStore:
 
     def _get(self) -> str | None:
         text: str | None = Variable.get(self.name, default=None)
+        # To Airflow, a variable that cannot be read just now is none. Taken for none, the pair would be replaced.
+        if text is None and self.name in _stored_names(self.name):
+            raise _unreadable()
         return text
 
     def _set(self, text: str) -> None:
@@ -87,6 +96,19 @@ def _is_shadowed(name: str) -> bool:
             if backend.get_variable(key=name) is not None:
                 return True
     return False
+
+
+def _stored_names(prefix: str) -> Collection[str]:
+    try:
+        return set(Variable.keys(prefix=prefix))
+    except AirflowRuntimeError:
+        raise _unreadable() from None
+
+
+def _unreadable() -> TransientError:
+    return TransientError(
+        "Airflow does not give the variable with the token pair: see whether its API server and its database are up."
+    )
 
 
 class RefusalNote:

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import make_server
 
-from include.domain.errors import AlreadyRefused, PermanentError
+from include.domain.errors import AlreadyRefused, PermanentError, TransientError
 
 ROOT = Path(__file__).parents[2]
 SECRET = "airflow/variables/wxcc_token"
@@ -104,6 +104,33 @@ def test_a_store_that_cannot_keep_a_pair_is_told_before_one_is_bought(
     assert variables_of(airflow_home) == before  # what is hidden is not overwritten either
 
 
+def test_a_pair_that_cannot_be_read_just_now_is_not_taken_for_none(monkeypatch):
+    """Airflow answers a read that fails as if there were no such variable, and the next write would replace it."""
+    from airflow.sdk import Variable
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    from plugins.token_store import VariableTokenStore
+
+    def names_are(*names: str) -> None:
+        monkeypatch.setattr(Variable, "keys", lambda prefix: list(names))
+
+    def out_of_reach(prefix):
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    store = VariableTokenStore("wxcc_token", "a-client-id")
+    monkeypatch.setattr(Variable, "get", lambda key, default: default)
+
+    names_are("wxcc_token_of_somebody_else")
+    assert store.read() is None
+    names_are("wxcc_token")
+    with pytest.raises(TransientError, match="does not give the variable"):
+        store.read()
+    monkeypatch.setattr(Variable, "keys", out_of_reach)
+    with pytest.raises(TransientError, match="does not give the variable"):
+        store.read()
+
+
 def test_the_helper_integration_buys_the_first_pair(runner, sandbox, monkeypatch, airflow_home):
     runner.webex["extra"]["refresh_token"] = ""
     helper = json.dumps(sandbox.helper_connection())
@@ -161,7 +188,8 @@ def test_a_person_makes_the_first_pair_with_a_token_that_is_not_kept(
 
     assert exit_code == 0, seen
     assert seen.splitlines()[1].startswith("The first pair is stored; the access token ends ")
-    assert len(seen.splitlines()) == 2  # nothing that was typed is shown
+    assert len(seen.splitlines()) == 2
+    assert personal_token not in seen
     assert str(runner.run("check_access").state) == "success"
     assert list(variables_of(airflow_home)) == ["wxcc_token"]
 
