@@ -3,13 +3,17 @@
 import hashlib
 import io
 import json
+import re
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from include.domain.interval import epoch_ms, from_epoch_ms
+from include.domain.interval import HOUR, epoch_ms, from_epoch_ms
 from include.sandbox.server import Sandbox
+
+_HOUR_OF_KEY = re.compile(r"created_date=([\d-]{10})/(?:created_hour=)?(\d\d)[/.]")
 
 
 class ArchivedHours:
@@ -22,6 +26,15 @@ class ArchivedHours:
             item["Key"]
             for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
             for item in page.get("Contents", [])
+        ]
+
+    def keep_hours(self, first: datetime, count: int) -> None:
+        """Leave out what is not of these hours of creation."""
+        wanted = {f"{first + number * HOUR:%Y-%m-%d %H}" for number in range(count)}
+        self.keys = [
+            key
+            for key in self.keys
+            if (found := _HOUR_OF_KEY.search(key)) and " ".join(found.groups()) in wanted
         ]
 
     def bytes_of(self, key: str) -> bytes:

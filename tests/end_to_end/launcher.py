@@ -13,7 +13,6 @@ from pathlib import Path
 import boto3
 import psutil
 
-from include.domain.interval import HOUR
 from tests.archived import ArchivedHours
 from tests.s3_servers import ministack_server
 from tools.local_airflow import AirflowApi
@@ -22,7 +21,6 @@ from tools.run_locally import BUCKET
 ROOT = Path(__file__).parents[2]
 # An Airflow task that runs; the worker above it has "LocalExecutor" in its title.
 RUNNING_AIRFLOW_TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")
-_HOUR_OF_KEY = re.compile(r"created_date=([\d-]{10})/(?:created_hour=)?(\d\d)[/.]")
 
 
 @contextlib.contextmanager
@@ -104,7 +102,6 @@ def airflow_of(said: str) -> AirflowApi:
 @contextlib.contextmanager
 def archived_hours(state: Path, first: datetime, count: int) -> Iterator[ArchivedHours]:
     """What the bucket of a stopped launcher holds of `count` hours of creation."""
-    wanted = {f"{first + number * HOUR:%Y-%m-%d %H}" for number in range(count)}
     with ministack_server(state / ".local" / "s3") as server:
         s3 = boto3.client(
             "s3",
@@ -114,9 +111,5 @@ def archived_hours(state: Path, first: datetime, count: int) -> Iterator[Archive
             region_name=server.region,
         )
         archived = ArchivedHours(s3, BUCKET)
-        archived.keys = [
-            key
-            for key in archived.keys
-            if (found := _HOUR_OF_KEY.search(key)) and " ".join(found.groups()) in wanted
-        ]
+        archived.keep_hours(first, count)
         yield archived

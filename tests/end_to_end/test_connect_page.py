@@ -1,17 +1,17 @@
 """The page Connect with Webex in a real browser, on a real API server of Airflow, against the sandbox."""
 
-import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import requests
 from selenium import webdriver
@@ -20,12 +20,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
+from include.domain.interval import HOUR, epoch_ms, hour_of, utc_now
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
+from tests.archived import ArchivedHours, assert_complete, truth_with_all
+from tests.end_to_end.live_airflow import LiveAirflow, live_airflow
+from tests.s3_servers import moto_server
 from tools import local_airflow
-from tools.local_airflow import AirflowApi
-from tools.local_connections import sandbox_connection
-from tools.local_processes import Components, reserve_port
+from tools.local_connections import sandbox_connection, store_connection
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -38,63 +40,88 @@ pytestmark = [
     ),
 ]
 
-ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 40
 VIEWER = "vera"
-
-
-@dataclass
-class Airflow:
-    """An API server of Airflow without scheduler and workers, and what it writes down."""
-
-    api: AirflowApi
-    passwords: dict[str, str]
-    environment: dict[str, str]
-    logs: Path
-    home: Path
-
-    def connect(self, sandbox: Sandbox, **extra: str) -> None:
-        """Let the connection be of the sandbox's integration."""
-        offered = sandbox.airflow_connection()
-        self.api.put_connection(sandbox_connection(offered | {"extra": offered["extra"] | extra}))
-
-    def everything_written(self) -> str:
-        files = [*self.logs.rglob("*"), *self.home.rglob("*.log")]
-        return "\n".join(file.read_text(errors="replace") for file in files if file.is_file())
+REFRESH, ARCHIVE, RECHECK = "refresh_access_token", "archive_captures", "recheck_captures"
+SUBSCRIBE = "subscribe_capture_events"
+BUCKET = "live"
+CAPTURE_EVENTS = {
+    "connection_id": "wxcc_capture_events",
+    "conn_type": "http",
+    "host": "https://hooks.example.com/wxcc/events",
+    "password": "a-secret-of-the-tests-of-32-characters-or-more",
+}
+LATE_CAPTURES: dict[str, Any] = {
+    "tasks_per_hour": 20,
+    "late_capture_share": 0.5,
+    "late_capture_hours": 2.0,
+    "call_seconds_max": 300,
+    "email_weight": 0.0,
+    "social_weight": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory) -> Iterator[Airflow]:
-    home, dags, logs = (tmp_path_factory.mktemp(name) for name in ("airflow", "dags", "logs"))
-    port = reserve_port(18090)
-    environment = local_airflow.airflow_environment(
-        os.environ,
-        home=home,
-        database_url=f"sqlite:///{home}/airflow.db",
-        project=ROOT,
-        dags=dags,
-        port=port,
+def airflow(tmp_path_factory) -> Iterator[LiveAirflow]:
+    """Only its API server, until a test needs runs."""
+    with live_airflow(tmp_path_factory.mktemp("live"), "api-server", viewer=VIEWER) as airflow:
+        yield airflow
+
+
+@pytest.fixture(scope="module")
+def scheduled(airflow) -> LiveAirflow:
+    """Airflow with all that its runs need."""
+    airflow.start("dag-processor", "scheduler")
+    airflow.api.put_pool("wxcc_api", 4, "as docs/configuration.md makes it")
+    airflow.wait_for_dags("refresh_access_token", ARCHIVE, RECHECK, SUBSCRIBE)
+    return airflow
+
+
+@dataclass
+class Store:
+    """The bucket of the connection `wxcc_store`."""
+
+    s3: Any
+    bucket: str
+
+    def hour(self, hour: datetime) -> ArchivedHours:
+        archived = ArchivedHours(self.s3, self.bucket)
+        archived.keep_hours(hour, 1)
+        return archived
+
+
+@pytest.fixture
+def store(airflow) -> Iterator[Store]:
+    with moto_server() as server:
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=server.endpoint_url,
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key,
+            region_name=server.region,
+        )
+        s3.create_bucket(Bucket=BUCKET)
+        airflow.api.put_connection(store_connection(server.endpoint_url, BUCKET))
+        yield Store(s3, BUCKET)
+
+
+def first_late_contact_task(sandbox: Sandbox, hour: datetime, held: datetime) -> dict[str, Any]:
+    """The first one of that hour whose captures all became available after the clock stood still."""
+    return next(
+        task
+        for task in truth_with_all(sandbox, epoch_ms(hour), epoch_ms(hour + HOUR))
+        if task["captures"]
+        and all(
+            capture["listed"] and capture["available_ms"] > epoch_ms(held)
+            for capture in task["captures"]
+        )
     )
-    environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = (
-        f"{local_airflow.USER}:admin,{VIEWER}:viewer"
-    )
-    password = local_airflow.password(home)
-    passwords = {local_airflow.USER: password, VIEWER: f"{password}-of-the-viewer"}
-    (home / "passwords.json").write_text(json.dumps(passwords))
-    subprocess.run(local_airflow.MIGRATE, env=environment, check=True, capture_output=True)
-    components = Components(logs)
-    api = AirflowApi(f"http://127.0.0.1:{port}", password)
-    try:
-        command = [*local_airflow.API_SERVER, "--apps", "core"]
-        components.start("api-server", command, environment)
-        deadline = time.monotonic() + 90
-        while not api.is_ready():
-            components.raise_if_one_died()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        yield Airflow(api, passwords, environment, logs, home)
-    finally:
-        components.stop()
+
+
+def connect(airflow: LiveAirflow, sandbox: Sandbox, **extra: str) -> None:
+    """Let the connection be of the sandbox's integration."""
+    offered = sandbox.airflow_connection()
+    airflow.api.put_connection(sandbox_connection(offered | {"extra": offered["extra"] | extra}))
 
 
 @pytest.fixture
@@ -112,7 +139,7 @@ def integration(airflow) -> Iterator[Any]:
                 | knobs
             )
             sandbox = stack.enter_context(Sandbox(scenario))
-            airflow.connect(sandbox)
+            connect(airflow, sandbox)
             return sandbox
 
         yield start
@@ -174,29 +201,6 @@ def administrator(browser, airflow) -> Browser:
     browser.log_in(local_airflow.USER, airflow.passwords[local_airflow.USER])
     browser.element("main h1")
     return browser
-
-
-def test_an_administrator_connects_and_a_run_uses_the_tokens(airflow, integration, administrator):
-    sandbox = integration(access_token_seconds=3)
-    administrator.open()
-    assert administrator.text("#state") == "Not connected"
-
-    administrator.click("#connect")
-    administrator.click("#approve")
-
-    assert administrator.text("#notice") == "Webex is connected."
-    assert administrator.driver.current_url == f"{airflow.api.url}/wxcc/connect"
-    assert administrator.text("#connect") == "Connect again"
-    administrator.open()
-    assert not administrator.driver.find_elements(By.ID, "notice")
-    # The connection has no refresh token: what this run spends is what the page stored.
-    run = [*local_airflow.airflow_command("dags", "test"), "refresh_access_token"]
-    environment = airflow.environment | {"AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags")}
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
-    assert "The access token was refreshed" in done.stdout + done.stderr
-    assert done.returncode == 0
-    # Each token of the sandbox names its cluster and its org.
-    assert f"_{sandbox.state.scenario.org_id}" not in administrator.driver.page_source
 
 
 def test_the_page_looks_as_it_should_in_light_and_dark(
@@ -280,11 +284,11 @@ def test_a_token_of_another_org_is_not_stored(integration, administrator):
 
 def test_a_connection_that_cannot_be_connected_says_why(airflow, integration, administrator):
     sandbox = integration()
-    airflow.connect(sandbox, redirect_uri="")
+    connect(airflow, sandbox, redirect_uri="")
     administrator.open()
     assert "redirect_uri is missing" in administrator.text("#notice")
 
-    airflow.connect(sandbox, kind="service_app")
+    connect(airflow, sandbox, kind="service_app")
     administrator.open()
     assert "is of a service app" in administrator.text("#notice")
 
@@ -317,6 +321,88 @@ def test_who_may_not_edit_connections_may_not_connect(airflow, integration):
     assert shown.headers["Cache-Control"] == "no-store"
     assert shown.headers["Referrer-Policy"] == "no-referrer"
     assert "frame-ancestors 'none'" in shown.headers["Content-Security-Policy"]
+
+
+def test_an_administrator_connects_and_a_run_refreshes_the_tokens(
+    integration, administrator, scheduled
+):
+    """The connection has no refresh token: what the run spends is what the page stored."""
+    sandbox = integration(access_token_seconds=3)
+    administrator.open()
+    assert administrator.text("#state") == "Not connected"
+
+    administrator.click("#connect")
+    administrator.click("#approve")
+
+    assert administrator.text("#notice") == "Webex is connected."
+    assert administrator.driver.current_url == f"{scheduled.api.url}/wxcc/connect"
+    assert administrator.text("#connect") == "Connect again"
+    administrator.open()
+    assert not administrator.driver.find_elements(By.ID, "notice")
+    scheduled.api.set_paused(REFRESH, is_paused=False)
+    run_id = scheduled.api.trigger(REFRESH, "after connecting")
+    assert scheduled.wait_for_run(REFRESH, run_id) == "success"
+    scheduled.api.set_paused(REFRESH, is_paused=True)
+    assert "The access token was refreshed" in scheduled.everything_written()
+    # Each token of the sandbox names its cluster and its org.
+    assert f"_{sandbox.state.scenario.org_id}" not in administrator.driver.page_source
+
+
+def test_a_late_capture_is_in_the_bucket_within_90_seconds_of_its_event(
+    integration, administrator, scheduled, store
+):
+    """With the pair that the page stored and no other: subscribed, an hour archived, then an event through Airflow."""
+    api = scheduled.api
+    api.put_connection(CAPTURE_EVENTS)
+    # The sandbox's clock stands still while the hour is archived, and then jumps to the present.
+    held = hour_of(utc_now()) - HOUR
+    hour = held - 2 * HOUR
+    sandbox = integration(now_ms=epoch_ms(held), **LATE_CAPTURES)
+    administrator.open()
+    administrator.click("#connect")
+    administrator.click("#approve")
+    assert administrator.text("#notice") == "Webex is connected."
+    consent = sandbox.requests()["counts"]["token"]
+
+    api.ensure_run(ARCHIVE, hour.isoformat(), (hour + HOUR).isoformat())
+    for dag_id in (SUBSCRIBE, RECHECK, ARCHIVE):
+        api.set_paused(dag_id, is_paused=False)
+    for dag_id in (SUBSCRIBE, RECHECK, ARCHIVE):
+        scheduled.wait_for_success(dag_id)
+
+    archived = store.hour(hour)
+    assert_complete(archived, truth_with_all(sandbox, epoch_ms(hour), epoch_ms(hour + HOUR)))
+    assert {row["outcome"] for row in archived.rows("captures")} == {"copied"}
+    assert sandbox.requests()["counts"]["token"] == consent
+    [subscription] = sandbox.subscriptions()
+    assert subscription["destination_url"] == CAPTURE_EVENTS["host"]
+
+    sandbox.state.clock.advance((utc_now() - held).total_seconds())
+    late = first_late_contact_task(sandbox, hour, held)
+    keys = [key for key in archived.objects if late["task_id"] in key]
+    assert keys == []
+    first_ms = min(capture["available_ms"] for capture in late["captures"])
+    sent = sandbox.send_events(first_ms, first_ms + 1, f"{api.url}/wxcc/events")
+    started = time.monotonic()
+    assert {event["status"] for event in sent} == {204}
+    assert late["task_id"] in {event["task_id"] for event in sent}
+
+    def recordings() -> bool:
+        keys = [key for key in store.hour(hour).objects if late["task_id"] in key]
+        return len(keys) == len(late["captures"])
+
+    scheduled.wait_for(recordings, "the captures of the event", 90)
+    print(f"in the bucket {time.monotonic() - started:.1f} s after the event")
+    [woken] = [run for run in scheduled.runs(RECHECK) if run["run_type"] == "asset_triggered"]
+    assert scheduled.assets_that_woke(RECHECK, woken["dag_run_id"]) == ["wxcc_capture_hints"]
+    scheduled.wait_for_success(RECHECK)
+    rows = {
+        (row["kind"], row["sha256"], row["outcome"])
+        for row in store.hour(hour).rows("captures")
+        if row["task_id"] == late["task_id"]
+    }
+    assert rows == {(capture["kind"], capture["sha256"], "copied") for capture in late["captures"]}
+    assert sandbox.requests()["counts"]["token"] == consent
 
 
 def test_no_code_state_or_token_is_in_a_log(airflow):
