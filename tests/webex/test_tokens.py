@@ -385,7 +385,7 @@ SECONDS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(SECONDS, SECONDS)
 def test_only_a_plausible_number_of_seconds_is_one(life: object, refresh_life: object):
     """Infinity, NaN, billions of years and below nothing are none; text is, where it is a number."""
@@ -415,7 +415,7 @@ REFUSALS = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     st.integers(201, 599) | st.sampled_from([400, 401, 403]),
     REFUSALS,
