@@ -184,10 +184,11 @@ def measure_events(count: int = DELIVERIES, parts: int = 8) -> dict[str, list[di
 
 
 def _check(told: Sent, found: Counter[int]) -> None:
-    lost, strange = set(told.answered) - found.keys(), found.keys() - set(told.answered)
-    if lost or strange:
+    answered = Counter(told.answered)
+    lost, more = (answered - found).total(), (found - answered).total()
+    if lost or more:
         raise RunFailedError(
-            f"{len(lost)} events were answered and are not in the bucket, {len(strange)} the other way round"
+            f"{lost} events were answered and are not in the bucket, {more} are there twice or unanswered"
         )
     unexpected = told.statuses.keys() - {
         "genuine 204", "forged 204", "malformed 204", "too large 413"

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,6 @@ import uvicorn
 
 from include.domain.errors import TransientError
 from include.domain.interval import Interval, epoch_ms, utc_now
-from include.domain.object_keys import KeyLayout
 from include.pipelines.subscribe_capture_events import subscribe_capture_events
 from include.receiver.__main__ import connection_fields
 from include.receiver.app import MAX_BODY_BYTES, MAX_READING_BYTES, Receiver
@@ -227,36 +225,6 @@ def test_a_store_in_trouble_is_told_and_the_repeat_is_kept(trouble):
     with served(write) as port:
         assert [send(port, body), send(port, body)] == [503, 204]
     assert len(kept) == 1
-
-
-def test_each_of_two_thousand_events_that_was_answered_is_in_the_bucket(open_centre):
-    centre = open_centre(tasks_per_hour=1)
-    store, keys = centre.archive().store, KeyLayout(ORG)
-    count, senders = 2_000, 16
-
-    def sender(number: int) -> list[int]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        statuses = []
-        for each in range(number, count, senders):
-            body = json.dumps(event(f"event-{each}", f"task-{each}")).encode()
-            statuses.append(post(connection, body, signed(body)))
-        connection.close()
-        return statuses
-
-    with (
-        served(lambda hints: write_hints(store, keys, hints, utc_now())) as port,
-        ThreadPoolExecutor(senders) as pool,
-    ):
-        begun = time.monotonic()
-        statuses = [status for each in pool.map(sender, range(senders)) for status in each]
-        seconds = time.monotonic() - begun
-
-    assert statuses == [204] * count
-    batches, hints = read_hints(store, keys)
-    assert {hint.task_id for hint in hints} == {f"task-{each}" for each in range(count)}
-    assert len(hints) == count
-    assert len(batches) < count / 4
-    print(f"{count} events in {seconds:.1f} s: {count / seconds:.0f}/s, {len(batches)} objects")
 
 
 def test_a_hint_has_its_contact_task_looked_at_now_and_goes_with_the_publication(open_centre):

@@ -19,6 +19,7 @@ from include.pipelines.verify_archive import (
     verify_archive,
     verify_bucket,
 )
+from include.storage.hints import Hint, write_hints
 from include.storage.tables import from_parquet, to_parquet
 
 HOURS_AGO = (28, 27, 26)
@@ -80,6 +81,9 @@ def test_an_undamaged_archive_gives_no_finding(centre):
     assert found.objects > len(rows), "a later version of a recording has an object of its own"
     assert found.latest_sha256
     assert kinds_of(centre, held_sha256=found.latest_sha256) == set()
+    archive = centre.archive()
+    write_hints(archive.store, archive.keys, [Hint("any", centre.now)], centre.now)
+    assert kinds_of(centre) == set(), "hints wait for a recheck in each bucket that receives events"
 
 
 def delete_an_object(centre, chance):
