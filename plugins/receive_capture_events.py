@@ -11,6 +11,7 @@ from botocore.config import Config
 from include.domain.errors import ArchiveError
 from include.domain.interval import utc_now
 from include.domain.object_keys import KeyLayout
+from include.domain.redaction import redact
 from include.receiver.app import PATH, Receiver
 from include.storage.hints import Hint, write_hints
 from include.storage.object_store import CONNECTION_ID as STORE_CONNECTION_ID
@@ -60,8 +61,13 @@ class WakeUp:
                 self._is_asked = False
                 try:
                     await asyncio.to_thread(self._call)
-                except Exception:
-                    log.exception("recheck_captures could not be woken up; its hourly run comes.")
+                except Exception as error:  # noqa: BLE001 - whatever it is, the hourly run comes
+                    # No traceback: that of a database may have its URL.
+                    log.warning(
+                        "recheck_captures could not be woken up (%s); its hourly run comes: %s",
+                        type(error).__name__,
+                        redact(str(error)),
+                    )
                 await asyncio.sleep(self._seconds)
         finally:
             self._caller = None
