@@ -94,3 +94,40 @@ def test_a_connection_without_addresses_says_so(receivers, fail, monkeypatch, ca
 
     assert "set its extra fields from_email and to" in caplog.text
     assert len(receivers.webhooks) == 1
+
+
+def test_a_failed_preview_is_told_although_its_parameters_have_no_default(
+    receivers, runner, dagbag
+):
+    """As on a scheduler, whose DAG processor calls back: Airflow's test run has no context for such a DAG."""
+    import structlog
+    from airflow.callbacks.callback_requests import DagCallbackRequest
+    from airflow.dag_processing.processor import _execute_dag_callbacks
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk.exceptions import ParamValidationError
+    from airflow.utils.session import create_session
+
+    runner.webex["extra"]["org_id"] = ""
+    with pytest.raises(ParamValidationError):
+        runner.run(
+            "preview_backfill", **{"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}
+        )
+    assert receivers.texts == []
+    with create_session() as session:
+        run = (
+            session.query(DagRun).filter_by(dag_id="preview_backfill").order_by(DagRun.id.desc())[0]
+        )
+        [ti] = run.get_task_instances(session=session)
+        asked = run.produce_dag_callback(
+            dag=dagbag.dags["preview_backfill"], success=False, relevant_ti=ti
+        )
+        run_id = run.run_id
+    assert asked
+
+    _execute_dag_callbacks(
+        dagbag, DagCallbackRequest.model_validate_json(asked.to_json()), structlog.get_logger()
+    )
+
+    [text] = receivers.texts
+    assert text.startswith(f"preview_backfill failed\nDAG: preview_backfill\nRun: {run_id}\n")
+    assert "\nFailed Airflow tasks: preview\n" in text
