@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from tools import local_airflow, local_s3
 from tools.local_airflow import AirflowApi
-from tools.local_connections import FINAL_STATES
 from tools.local_postgres import LocalPostgres
 from tools.local_processes import Components, reserve_port
 
@@ -47,21 +46,12 @@ class LiveAirflow:
         while not (found := condition()):
             self.components.raise_if_one_died()
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            time.sleep(0.2)
+            time.sleep(0.4)  # each look costs the API server as much as an Airflow task does
         return found
 
     def wait_for_dags(self, *dag_ids: str) -> None:
         self.wait_for(lambda: set(dag_ids) <= self.api.dag_ids().keys(), "the DAGs")
         assert self.api.import_errors() == {}
-
-    def wait_for_run(self, dag_id: str, run_id: str) -> str:
-        """The state in which it ends."""
-
-        def final_state() -> str | None:
-            state = self.api.run_state(dag_id, run_id)
-            return state if state in FINAL_STATES else None
-
-        return self.wait_for(final_state, f"the end of {dag_id} / {run_id}") or ""
 
     def wait_for_success(self, dag_id: str) -> None:
         """Of every run that there is, and there must be one."""
@@ -86,12 +76,13 @@ class LiveAirflow:
 
 
 @contextlib.contextmanager
-def live_airflow(
-    folder: Path, *names: str, dags: Path = ROOT / "dags", viewer: str = ""
-) -> Iterator[LiveAirflow]:
-    """Run these components, the API server among them, until the block ends; its files lie in `folder`.
+def live_airflow(folder: Path, *names: str, dags: Path, viewer: str = "") -> Iterator[LiveAirflow]:
+    """Run these components, the API server among them, until the block ends.
 
     Args:
+        folder: For their files.
+        names: Of the components; others can be started later.
+        dags: The folder of their DAGs.
         viewer: Another user, who may only look.
     """
     home, logs = folder / "airflow", folder / "component-logs"
@@ -103,6 +94,7 @@ def live_airflow(
     environment = local_airflow.airflow_environment(
         clean, home=home, database_url=postgres.url, project=ROOT, dags=dags, port=port
     )
+    environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "3600"  # no file changes
     passwords = {local_airflow.USER: local_airflow.password(home)}
     if viewer:
         environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] += f",{viewer}:viewer"

@@ -24,7 +24,7 @@ from include.domain.interval import HOUR, epoch_ms, hour_of, utc_now
 from include.sandbox.scenario import Scenario
 from include.sandbox.server import Sandbox
 from tests.archived import ArchivedHours, assert_complete, truth_with_all
-from tests.end_to_end.live_airflow import LiveAirflow, live_airflow
+from tests.end_to_end.live_airflow import ROOT, LiveAirflow, live_airflow
 from tests.s3_servers import moto_server
 from tools import local_airflow
 from tools.local_connections import sandbox_connection, store_connection
@@ -44,6 +44,7 @@ WAIT_SECONDS = 40
 VIEWER = "vera"
 REFRESH, ARCHIVE, RECHECK = "refresh_access_token", "archive_captures", "recheck_captures"
 SUBSCRIBE = "subscribe_capture_events"
+DAG_IDS = (REFRESH, ARCHIVE, RECHECK, SUBSCRIBE)
 BUCKET = "live"
 CAPTURE_EVENTS = {
     "connection_id": "wxcc_capture_events",
@@ -53,9 +54,14 @@ CAPTURE_EVENTS = {
 }
 LATE_CAPTURES: dict[str, Any] = {
     "tasks_per_hour": 20,
+    "abandoned_share": 0.0,
+    "captured_share": 1.0,
     "late_capture_share": 0.5,
     "late_capture_hours": 2.0,
+    # All that is not late is there within the hour after its own, all that is late within the next.
     "call_seconds_max": 300,
+    "recording_after_seconds_max": 120,
+    "transcript_after_seconds_max": 120,
     "email_weight": 0.0,
     "social_weight": 0.0,
 }
@@ -64,7 +70,10 @@ LATE_CAPTURES: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory) -> Iterator[LiveAirflow]:
     """Only its API server, until a test needs runs."""
-    with live_airflow(tmp_path_factory.mktemp("live"), "api-server", viewer=VIEWER) as airflow:
+    folder, dags = (tmp_path_factory.mktemp(name) for name in ("live", "dags"))
+    for dag_id in DAG_IDS:
+        shutil.copy(ROOT / "dags" / f"{dag_id}.py", dags)
+    with live_airflow(folder, "api-server", dags=dags, viewer=VIEWER) as airflow:
         yield airflow
 
 
@@ -73,7 +82,7 @@ def scheduled(airflow) -> LiveAirflow:
     """Airflow with all that its runs need."""
     airflow.start("dag-processor", "scheduler")
     airflow.api.put_pool("wxcc_api", 4, "as docs/configuration.md makes it")
-    airflow.wait_for_dags("refresh_access_token", ARCHIVE, RECHECK, SUBSCRIBE)
+    airflow.wait_for_dags(*DAG_IDS)
     return airflow
 
 
@@ -340,8 +349,7 @@ def test_an_administrator_connects_and_a_run_refreshes_the_tokens(
     administrator.open()
     assert not administrator.driver.find_elements(By.ID, "notice")
     scheduled.api.set_paused(REFRESH, is_paused=False)
-    run_id = scheduled.api.trigger(REFRESH, "after connecting")
-    assert scheduled.wait_for_run(REFRESH, run_id) == "success"
+    scheduled.wait_for_success(REFRESH)
     scheduled.api.set_paused(REFRESH, is_paused=True)
     assert "The access token was refreshed" in scheduled.everything_written()
     # Each token of the sandbox names its cluster and its org.
@@ -382,20 +390,20 @@ def test_a_late_capture_is_in_the_bucket_within_90_seconds_of_its_event(
     keys = [key for key in archived.objects if late["task_id"] in key]
     assert keys == []
     first_ms = min(capture["available_ms"] for capture in late["captures"])
-    sent = sandbox.send_events(first_ms, first_ms + 1, f"{api.url}/wxcc/events")
     started = time.monotonic()
+    sent = sandbox.send_events(first_ms, first_ms + 1, f"{api.url}/wxcc/events")
     assert {event["status"] for event in sent} == {204}
     assert late["task_id"] in {event["task_id"] for event in sent}
 
-    def recordings() -> bool:
+    def are_there() -> bool:
         keys = [key for key in store.hour(hour).objects if late["task_id"] in key]
         return len(keys) == len(late["captures"])
 
-    scheduled.wait_for(recordings, "the captures of the event", 90)
+    scheduled.wait_for(are_there, "the captures of the event", 90)
     print(f"in the bucket {time.monotonic() - started:.1f} s after the event")
+    scheduled.wait_for_success(RECHECK)
     [woken] = [run for run in scheduled.runs(RECHECK) if run["run_type"] == "asset_triggered"]
     assert scheduled.assets_that_woke(RECHECK, woken["dag_run_id"]) == ["wxcc_capture_hints"]
-    scheduled.wait_for_success(RECHECK)
     rows = {
         (row["kind"], row["sha256"], row["outcome"])
         for row in store.hour(hour).rows("captures")
@@ -412,4 +420,6 @@ def test_no_code_state_or_token_is_in_a_log(airflow):
     callbacks = [line for line in written.splitlines() if "/wxcc/callback" in line]
     assert callbacks
     assert not [line for line in callbacks if re.search(r"\b(code|state)=", line)]
-    assert not [secret for secret in ("planted-", "code_verifier") if secret in written]
+    a_token = f"_{Scenario().org_id}"  # each token of the sandbox ends so
+    secrets = ("planted-", "code_verifier", a_token, CAPTURE_EVENTS["password"])
+    assert not [secret for secret in secrets if secret in written]
