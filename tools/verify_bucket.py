@@ -11,19 +11,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import boto3  # noqa: TID251 - without Airflow nobody else makes the S3 client
 from botocore.config import Config
 
 from include.domain.errors import ArchiveError, PermanentError
@@ -32,12 +28,11 @@ from include.domain.interval import Interval
 from include.domain.object_keys import KeyLayout
 from include.pipelines.archive import Archive
 from include.pipelines.verify_archive import find_foreign_objects, orgs_of, verify_bucket
-from include.storage.object_store import ObjectStore
+from include.storage.environment_connection import STORE_VARIABLE, Place
 from tools import local_s3
 from tools.local_processes import reserve_port
 
 PROJECT = Path(__file__).resolve().parent.parent
-CONNECTION = "AIRFLOW_CONN_WXCC_STORE"
 LOCAL_BUCKET = "webex-contact-center"
 FINDINGS_SHOWN = 200
 START_SECONDS = 30
@@ -47,61 +42,6 @@ _CLIENT_CONFIG = Config(
     max_pool_connections=32,
     retries={"mode": "standard", "total_max_attempts": 5},
 )
-
-
-@dataclass(frozen=True)
-class Place:
-    """A bucket, and what boto3 is to be told to reach it; the fields are those of the connection."""
-
-    bucket: str
-    prefix: str = ""
-    client: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    sensitive_prefix: str = ""
-
-    @classmethod
-    def from_connection(cls, text: str) -> Place:
-        """Read a connection in one of the two forms that Airflow takes from the environment.
-
-        Raises:
-            PermanentError: It names no bucket, or is no connection.
-        """
-        if text.lstrip().startswith("{"):
-            try:
-                fields: dict[str, Any] = json.loads(text)
-                extra = fields.get("extra") or {}
-                extra = json.loads(extra) if isinstance(extra, str) else extra
-            except ValueError:
-                raise PermanentError(f"{CONNECTION} is not JSON: correct it.") from None
-        else:
-            from airflow.sdk import Connection  # noqa: PLC0415 - seconds, and for this form only
-
-            connection = Connection.from_uri(text, conn_id="wxcc_store")
-            fields = {"login": connection.login, "password": connection.password}
-            extra = connection.extra_dejson
-        service_config = extra.get("service_config") or {}
-        if isinstance(service_config, str):
-            service_config = json.loads(service_config)
-        bucket = (service_config.get("s3") or {}).get("bucket_name")
-        if not bucket:
-            raise PermanentError(
-                f"{CONNECTION} names no bucket: set its extra field service_config to "
-                '{"s3": {"bucket_name": "…"}}.'
-            )
-        options = {
-            "endpoint_url": extra.get("endpoint_url"),
-            "region_name": extra.get("region_name"),
-            "aws_access_key_id": fields.get("login"),
-            "aws_secret_access_key": fields.get("password"),
-            "aws_session_token": extra.get("aws_session_token"),
-            "verify": extra.get("verify"),
-        }
-        used = {name: value for name, value in options.items() if value is not None and value != ""}
-        prefixes = [str(extra.get(name) or "") for name in ("prefix", "sensitive_prefix")]
-        return cls(str(bucket), prefixes[0], used, prefixes[1])
-
-    def store(self) -> ObjectStore:
-        """The bucket."""
-        return ObjectStore(boto3.client("s3", config=_CLIENT_CONFIG, **self.client), self.bucket)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _verify(
     place: Place, interval: Interval | None, percent: float, held_sha256: str | None
 ) -> int:
-    store = place.store()
+    store = place.open(_CLIENT_CONFIG)
     store.check()
     orgs = orgs_of(store, place.prefix)
     findings: list[Finding] = []
@@ -150,8 +90,8 @@ def _place(options: argparse.Namespace) -> Iterator[Place]:
     if options.bucket:
         client = {"endpoint_url": options.endpoint_url} if options.endpoint_url else {}
         yield Place(options.bucket, options.prefix or "", client, options.sensitive_prefix or "")
-    elif os.environ.get(CONNECTION):
-        yield Place.from_connection(os.environ[CONNECTION])
+    elif os.environ.get(STORE_VARIABLE):
+        yield Place.from_connection(os.environ[STORE_VARIABLE])
     else:
         with _local_server(options.state) as place:
             yield place
@@ -163,7 +103,7 @@ def _local_server(state: Path) -> Iterator[Place]:
     objects = state / ".local" / "s3"
     if not local_s3.bucket_directory(objects, LOCAL_BUCKET).exists():
         raise PermanentError(
-            f"There is nothing to verify: set {CONNECTION}, or give BUCKET=…, or run `make run` first."
+            f"There is nothing to verify: set {STORE_VARIABLE}, or give BUCKET=…, or run `make run` first."
         )
     with (state / ".local" / "run.lock").open("a+") as lock, contextlib.suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

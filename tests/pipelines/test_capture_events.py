@@ -22,8 +22,8 @@ import uvicorn
 from include.domain.errors import TransientError
 from include.domain.interval import Interval, epoch_ms, utc_now
 from include.pipelines.subscribe_capture_events import subscribe_capture_events
-from include.receiver.__main__ import connection_fields
 from include.receiver.app import MAX_BODY_BYTES, MAX_READING_BYTES, Receiver
+from include.storage.environment_connection import connection_fields
 from include.storage.hints import Hint, read_hints, write_hints
 from include.webex.subscriptions import CaptureEventsConnection
 from tests.archived import assert_complete
@@ -208,7 +208,7 @@ def test_a_receiver_that_is_alone_reads_both_forms_of_a_connection():
     assert connection_fields(json.dumps(as_json)) == as_json
     assert connection_fields(f"{uri}?a=b") == as_json
     assert connection_fields(f"{uri}?__extra__=%7B%22a%22%3A+%22b%22%7D") == as_json
-    assert connection_fields("nothing") == {}
+    assert connection_fields("nothing") == connection_fields("aws://[") == {}
 
 
 @pytest.mark.parametrize("trouble", [TransientError("The store is down."), OSError()])

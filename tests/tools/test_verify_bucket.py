@@ -7,15 +7,16 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+from include.domain.errors import PermanentError
 from include.domain.interval import HOUR
 from include.domain.object_keys import KeyLayout
 from include.pipelines.archive import Archive
 from include.pipelines.publication import publish_hours
+from include.storage.environment_connection import STORE_VARIABLE, Place
 from include.storage.object_store import ObjectStore
 from tests.s3_servers import S3Server, moto_server
 from tests.storage.rows import NOON, a_contact_task_row
 from tools import verify_bucket
-from tools.verify_bucket import Place
 
 ORG_ID = "97cdbf45-ebe2-4687-8341-44d5c7abf101"
 OTHER_ORG_ID = "11111111-2222-4333-8444-555555555555"
@@ -75,7 +76,7 @@ def connection(server, bucket, monkeypatch):
             "service_config": {"s3": {"bucket_name": bucket}},
         },
     }
-    monkeypatch.setenv(verify_bucket.CONNECTION, json.dumps(fields))
+    monkeypatch.setenv(STORE_VARIABLE, json.dumps(fields))
     return fields
 
 
@@ -161,7 +162,7 @@ def test_an_empty_bucket_is_not_called_whole(s3, bucket, connection, capsys):
 
 
 def test_without_any_bucket_it_says_how_to_name_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv(verify_bucket.CONNECTION, raising=False)
+    monkeypatch.delenv(STORE_VARIABLE, raising=False)
 
     assert verify_bucket.main(["--state", str(tmp_path)]) == 2
     assert "BUCKET=" in capsys.readouterr().err
@@ -173,3 +174,9 @@ def test_both_forms_of_a_connection_name_the_same_bucket(connection):
     uri = f"aws://{login}:{password}@/?__extra__={extra}"
 
     assert Place.from_connection(uri) == Place.from_connection(json.dumps(connection))
+
+
+@pytest.mark.parametrize("text", ["", "nothing", "{", "aws://a:b@/?region_name=x"])
+def test_a_connection_without_a_bucket_is_told_with_what_to_set(text):
+    with pytest.raises(PermanentError, match="AIRFLOW_CONN_WXCC_STORE, which must be"):
+        Place.from_connection(text)
