@@ -1,4 +1,4 @@
-"""Plants recognisable secrets and personal data, runs every DAG and its failures, and searches everything.
+"""Plants recognisable secrets and personal data, runs every DAG and its failures, visits every page, and searches.
 
 Where they may be: the connections (whose secrets Airflow encrypts), the encrypted variable, and for personal
 data the columns made for it. The door plants them in answers (planting_door.py); the connections have others.
@@ -203,7 +203,8 @@ def run_every_dag(runner: Any) -> None:
         try:
             runner.run(dag_id, from_epoch_ms(end_ms), **options.get(dag_id, {}))
         except ParamValidationError:
-            # A failed run whose parameters have no default: Airflow's test run then has none for the callback.
+            # A failed run whose parameters have no default: Airflow's test run then has no context for the
+            # callback. A scheduler has one (test_alerts.py).
             assert dag_id == "preview_backfill"
 
 
@@ -242,7 +243,15 @@ def run_the_failures(runner: Any, sandbox: Any) -> None:
     ids=["canaries"],
 )
 def test_no_secret_and_no_personal_data_outside_the_places_made_for_them(
-    runner, sandbox, airflow_home, receivers, capfd, ui, connections_in_the_metadata, monkeypatch
+    runner,
+    sandbox,
+    airflow_home,
+    receivers,
+    capfd,
+    caplog,
+    ui,
+    connections_in_the_metadata,
+    monkeypatch,
 ):
     runner.store["password"] = ACCESS_KEY_SECRET
     runner.store["extra"] |= {
@@ -292,6 +301,7 @@ def test_no_secret_and_no_personal_data_outside_the_places_made_for_them(
     places: Places = {
         "standard output": captured.out.encode(),
         "standard error": captured.err.encode(),
+        "log records and their tracebacks": caplog.text.encode(),
         "alerts by webhook": "".join(receivers.texts).encode(),
         "alerts by e-mail": "".join(receivers.email_texts).encode(),
     }
