@@ -1,4 +1,4 @@
-"""Writes the plan of a run, as `plan_shards` would: contact tasks of one hour, each to be asked about."""
+"""Writes the plan of one shard, as `plan_shards` would: contact tasks of one hour, each to be asked about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from include.domain.contact_centre import ContactTask
 from include.domain.interval import HOUR, hour_of
 from include.domain.new_rows import new_contact_task_row
 from include.domain.rows import ContactTaskRow
-from include.pipelines.archive_captures import write_plan
+from include.pipelines.archive_captures import TO_QUERY, Shard
+from include.storage.tables import to_parquet
 
 
 def main() -> None:
@@ -20,7 +21,9 @@ def main() -> None:
     s3_url, bucket, count = sys.argv[1:]
     now = datetime.now(UTC)
     rows = [_row(number, int(count), now) for number in range(int(count))]
-    write_plan(open_archive(s3_url, bucket), rows, rows)
+    archive = open_archive(s3_url, bucket)
+    key = archive.working_file(Shard(0, int(count)).file_name(TO_QUERY))
+    archive.store.write(key, to_parquet(rows, ContactTaskRow))
 
 
 def _row(number: int, count: int, now: datetime) -> ContactTaskRow:

@@ -35,7 +35,7 @@ MAX_SHARDS = 1000  # Airflow maps at most 1,024 Airflow tasks by default
 # Half a batch: ten captures take two turns, as they would with eight, and fewer threads spend less on taking turns.
 CONCURRENT_COPIES = 5
 MAX_FAILURES_NAMED = 10
-_TO_QUERY = "to_query.parquet"
+TO_QUERY = "to_query"  # of each shard; in the order of names, what a plan has comes last (see `own_working_files`)
 _TO_PUBLISH = "to_publish.parquet"
 
 
@@ -120,14 +120,20 @@ def write_plan(
 ) -> list[Shard]:
     """Keep what a run is to do in its working files; the shards of what it is to query.
 
+    Each shard has a file of its own: a thousand shards that read all of a large plan would take hours.
+
     Args:
         archive: The bucket.
         to_query: Contact tasks whose captures are asked for.
         to_publish: Contact tasks that are published as they are, should no shard find more about them.
     """
     archive.store.write(archive.working_file(_TO_PUBLISH), to_parquet(to_publish, ContactTaskRow))
-    archive.store.write(archive.working_file(_TO_QUERY), to_parquet(to_query, ContactTaskRow))
-    shards = _shards(len(to_query), archive.now())
+    shards, in_order = _shards(len(to_query), archive.now()), _in_order(to_query)
+    for shard in shards:
+        rows = in_order[shard.first : shard.first + shard.count]
+        archive.store.write(
+            archive.working_file(shard.file_name(TO_QUERY)), to_parquet(rows, ContactTaskRow)
+        )
     log.info("%d of them may have captures, in %d shards.", len(to_query), len(shards))
     return shards
 
@@ -157,7 +163,7 @@ def archive_shard(
         PermanentError: The plan is gone; the whole run must be repeated.
     """
     archive.store.learn_whether_it_checks(archive.working_file("probe"))
-    planned = _in_order(_read_plan(archive, _TO_QUERY))[shard.first : shard.first + shard.count]
+    planned = _in_order(_read_plan(archive, shard.file_name(TO_QUERY)))[: shard.count]
     bucket = BucketView(archive, planned)
     query = CapturesQuery(
         client, options.captures, bucket.names_given, archive.personal_data.capture

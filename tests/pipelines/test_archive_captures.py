@@ -164,6 +164,14 @@ def test_no_more_requests_than_the_arithmetic_allows(open_centre):
     assert queried == len(possible)
     assert counts["tasks"]["200"] <= math.ceil(2_500 / 1_000) + 1
     assert sum(math.ceil(shard.count / 10) for shard in shards) == math.ceil(len(possible) / 10)
+    # Each shard reads its own share of the plan and no other, and whoever removes it removes that first.
+    archive = centre.archive()
+    keys = [archive.working_file(shard.file_name(pipeline.TO_QUERY)) for shard in shards]
+    shares = [read_rows(archive.store, key, ContactTaskRow) for key in keys]
+    assert [len(share) for share in shares] == [shard.count for shard in shards]
+    planned = {row.task_id for share in shares for row in share}
+    assert planned == {task["task_id"] for task in possible}
+    assert archive.own_working_files()[: len(keys)] == sorted(keys, reverse=True)
 
 
 def test_a_second_run_downloads_nothing_and_changes_no_capture(open_centre):

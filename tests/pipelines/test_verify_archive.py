@@ -322,7 +322,7 @@ def test_an_hour_between_others_that_was_never_archived_is_told_where_a_range_is
 def test_a_run_under_way_is_no_finding(centre):
     """Its objects have no rows yet; its working files tell of it."""
     archive = centre.archive("under way")
-    archive.store.write(archive.working_file("to_query.parquet"), b"")
+    archive.store.write(archive.working_file("to_query-0000000.parquet"), b"")
     add_a_foreign_object(centre, random.Random(1))
     assert kinds_of(centre) == set()
 
