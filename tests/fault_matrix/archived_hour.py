@@ -344,7 +344,7 @@ def nothing_left() -> Iterator[None]:
     before = _open_things()
     yield
     deadline = time.monotonic() + _SECONDS_TO_LET_GO
-    gc.collect()  # urllib3 closes what it keeps with its last reference, and requests makes circles of them
+    gc.collect()  # a client closes what it keeps with its last reference, which may be in a circle
     while _are_more(before) and time.monotonic() < deadline:
         time.sleep(0.005)
     assert not _are_more(before), f"{before} threads and files before, {_open_things()} after"
