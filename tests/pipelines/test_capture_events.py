@@ -256,6 +256,27 @@ def test_a_hint_has_its_contact_task_looked_at_now_and_goes_with_the_publication
     assert_complete(centre.archived, centre.truth(hour))
 
 
+def test_a_hint_that_comes_while_a_recheck_runs_waits_for_the_next(open_centre):
+    centre = open_centre(tasks_per_hour=2)
+    centre.run(centre.hour(1))
+    archive = centre.archive()
+    hints = [
+        Hint(row["task_id"], row["created_time"]) for row in centre.archived.rows("contact_tasks")
+    ]
+    write_hints(archive.store, archive.keys, hints, centre.now)
+
+    class OneMoreHint(AirflowTasks):
+        def run(self, name, action):
+            if name == "publish_recheck":
+                keys.append(write_hints(archive.store, archive.keys, hints, centre.now))
+            return super().run(name, action)
+
+    keys: list[str] = []
+    recheck(centre, OneMoreHint())
+    assert hints_of(centre) == keys
+    assert len(keys) == 1
+
+
 def copied(centre) -> int:
     return sum(row["outcome"] == "copied" for row in centre.archived.rows("captures"))
 
