@@ -1,26 +1,20 @@
 """Alerts on a real scheduler: a run that fails, and an hour that nothing archives."""
 
-import contextlib
 import json
 import re
 import shutil
-import subprocess
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.alert_receivers import WEBHOOK_PATH, Receivers, alert_receivers
-from tools import local_airflow, local_s3
+from tests.end_to_end.live_airflow import ROOT, LiveAirflow, live_airflow
 from tools.local_airflow import AirflowApi
-from tools.local_postgres import LocalPostgres
-from tools.local_processes import Components, reserve_port
 
 pytestmark = [
     pytest.mark.enable_socket,
@@ -28,9 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-ROOT = Path(__file__).parents[2]
 MINUTE = timedelta(minutes=1)
-T = TypeVar("T")
 
 HEAD = """
     from datetime import timedelta
@@ -97,23 +89,16 @@ STUCK_MINUTE = """
 class Airflow:
     """A running Airflow, and where its alerts arrive."""
 
-    api: AirflowApi
-    home: Path
-    logs: Path
-    components: Components
+    live: LiveAirflow
     receivers: Receivers
 
-    def wait_for(self, condition: Callable[[], T], what: str, seconds: float = 150) -> T:
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            self.components.raise_if_one_died()
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            time.sleep(0.2)
-        return found
+    @property
+    def api(self) -> AirflowApi:
+        return self.live.api
 
     def wait_for_text(self, start: str) -> str:
         """The text of the first webhook call that starts so."""
-        return self.wait_for(
+        return self.live.wait_for(
             lambda: next((text for text in self.receivers.texts if text.startswith(start)), ""),
             f"an alert '{start}…'",
         )
@@ -128,9 +113,6 @@ class Airflow:
             }
         )
 
-    def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        return self.api.request("GET", f"/api/v2/dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
-
     def deadlines(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         path = f"/ui/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/deadlines"
         return self.api.request("GET", path)["deadlines"]
@@ -138,37 +120,17 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory) -> Iterator[Airflow]:
-    home, dags, logs = (tmp_path_factory.mktemp(name) for name in ("airflow", "dags", "logs"))
+    folder, dags = (tmp_path_factory.mktemp(name) for name in ("live", "dags"))
     (dags / "failing_checks.py").write_text(textwrap.dedent(HEAD + FAILING_CHECKS))
     (dags / "stuck_minute.py").write_text(textwrap.dedent(HEAD + STUCK_MINUTE))
     shutil.copy(ROOT / "dags" / "archive_captures.py", dags)
-    port = reserve_port(8180)
-    clean = local_s3.clean_environment()
-    postgres = LocalPostgres(home, reserve_port(8280))
-    postgres.prepare()
-    environment = local_airflow.airflow_environment(
-        clean, home=home, database_url=postgres.url, project=ROOT, dags=dags, port=port
-    )
-    password = local_airflow.password(home)
-    components = Components(logs)
-    with contextlib.ExitStack() as stack:
-        stack.callback(components.stop, first=("scheduler", "triggerer"), last=("postgres",))
-        components.start("postgres", postgres.command(), clean)
-        while not postgres.is_ready():
-            components.raise_if_one_died()
-        subprocess.run(local_airflow.MIGRATE, env=environment, check=True, capture_output=True)
-        for name in ("API_SERVER", "DAG_PROCESSOR", "SCHEDULER", "TRIGGERER"):
-            command = getattr(local_airflow, name)
-            components.start(name.lower().replace("_", "-"), command, environment)
-        receivers = stack.enter_context(alert_receivers())
-        api = AirflowApi(f"http://127.0.0.1:{port}", password)
-        airflow = Airflow(api, home, logs, components, receivers)
-        airflow.wait_for(api.is_ready, "Airflow's API")
-        airflow.wait_for(lambda: len(api.dag_ids()) == 3, "the DAGs")
-        assert api.import_errors() == {}
-        api.put_connection({"connection_id": "wxcc_alert_email", **_as_json(receivers)})
+    components = ("api-server", "dag-processor", "scheduler", "triggerer")
+    with live_airflow(folder, *components, dags=dags) as live, alert_receivers() as receivers:
+        airflow = Airflow(live, receivers)
+        live.wait_for_dags("failing_checks", "stuck_minute", "archive_captures")
+        live.api.put_connection({"connection_id": "wxcc_alert_email", **_as_json(receivers)})
         airflow.connect_webhook(receivers.webhook_connection["host"])
-        api.put_pool("wxcc_api", 4, "as docs/configuration.md makes it")
+        live.api.put_pool("wxcc_api", 4, "as docs/configuration.md makes it")
         yield airflow
 
 
@@ -181,7 +143,7 @@ def test_a_failed_run_names_every_failed_airflow_task_to_a_person(airflow):
 
     text = airflow.wait_for_text("failing_checks failed")
 
-    [run] = airflow.runs("failing_checks")
+    [run] = airflow.live.runs("failing_checks")
     run_id = run["dag_run_id"]
     start, end = (
         datetime.fromisoformat(run[f"data_interval_{name}"]).astimezone(UTC)
@@ -195,7 +157,7 @@ def test_a_failed_run_names_every_failed_airflow_task_to_a_person(airflow):
         "Failed Airflow tasks: recheck_0, recheck_1, verify",
         f"Logs: {airflow.api.url}/dags/failing_checks/runs/{quote(run_id, safe='')}",
     ]
-    airflow.wait_for(lambda: airflow.receivers.emails, "the e-mail")
+    airflow.live.wait_for(lambda: airflow.receivers.emails, "the e-mail")
     assert airflow.receivers.email_texts[0] == f"<pre>{text}</pre>"
 
 
@@ -210,7 +172,7 @@ def test_a_missed_deadline_reaches_a_person_although_no_worker_does_anything(air
     text = airflow.wait_for_text("stuck_minute has not finished by its deadline")
 
     by_type = {"scheduled": [], "backfill": []}
-    for run in airflow.runs("stuck_minute"):
+    for run in airflow.live.runs("stuck_minute"):
         by_type[run["run_type"]].append(run["dag_run_id"])
     assert len(by_type["backfill"]) == 4
     assert text.splitlines()[2].removeprefix("Run: ") in by_type["scheduled"]
@@ -227,13 +189,13 @@ def test_alerts_are_tried_out_by_a_run_that_has_no_hour(airflow):
     airflow.api.set_paused("archive_captures", is_paused=False)
     run_id = airflow.api.trigger("archive_captures", "try the alerts")
 
-    airflow.wait_for(
+    airflow.live.wait_for(
         lambda: any(run_id in text for text in airflow.receivers.email_texts), "the e-mail"
     )
 
     logs = [
         path
-        for path in (*airflow.home.rglob("logs/**/*"), *airflow.logs.iterdir())
+        for path in (*airflow.live.home.rglob("logs/**/*"), *airflow.live.logs.iterdir())
         if path.is_file()
     ]
     texts = [path.read_text(errors="replace") for path in logs]
