@@ -75,9 +75,12 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ui(airflow_home):
-    """Airflow's API server in this process, as an administrator sees it: the REST API, and the pages of the plugin."""
+    """Airflow's API server in this process, as an administrator sees it: the REST API, and the pages of the plugin.
+
+    No longer than a module: what the receiver of events does in the background ends with it.
+    """
     from airflow.api_fastapi.app import create_app
     from fastapi.testclient import TestClient
 
