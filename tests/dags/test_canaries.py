@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,18 @@ def leaks(places: Places, searched: Search) -> list[str]:
 
 
 def files_of(home: Path) -> Places:
-    """Logs, and the metadata database with its write-ahead log, as they are on the disk."""
-    return {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    """Logs, and the metadata database with its write-ahead log, as they are on the disk.
+
+    Another process reads the database: a process that closes a file gives up all its locks on it, and a command
+    that a later test starts would then take itself for the only one, and delete the log under the others.
+    """
+    return {
+        str(path): subprocess.run(["cat", path], check=True, capture_output=True).stdout
+        if path.name.startswith("airflow.db")
+        else path.read_bytes()
+        for path in home.rglob("*")
+        if path.is_file()
+    }
 
 
 def metadata_of(home: Path) -> Places:
