@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -16,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from include.domain.errors import ArchiveError, PermanentError
 from include.domain.interval import utc_now
+from include.pipelines.refresh_access_token import keep_new_pair
 from include.webex.authorization import (
     CONSENT_LIFETIME,
     READ_SCOPE,
@@ -149,8 +151,7 @@ def receive(request: Request, user_id: Editor) -> Response:
             consent = _once(consent)
             code = read_callback(callback, consent, utc_now())
             assert consent is not None
-            pair = exchange_code(connection, consent, code, utc_now)
-            store.write(pair.to_json())
+            keep_new_pair(store, partial(exchange_code, connection, consent, code, utc_now))
     except ArchiveError as error:
         log.warning("Connecting with Webex failed: %s", error)
         response = _back("connect", user_id, _Notice(str(error)))
