@@ -21,7 +21,13 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from isal import isal_zlib
 from urllib3 import HTTPResponse
 
-from include.http.connection_pool import BadAnswer, ConnectionPool, Endpoint, default_tls
+from include.http.connection_pool import (
+    BadAnswer,
+    ConnectionPool,
+    Endpoint,
+    default_tls,
+    new_tls,
+)
 from include.storage.signature_v4 import (
     UNSIGNED_PAYLOAD,
     KeyPair,
@@ -273,13 +279,15 @@ class PutRequests:
 
 def _tls_of(client: S3Client) -> ssl.SSLContext:
     """The TLS settings with the authorities that the client was told to trust, if it was; the same holds."""
-    context = default_tls()
     verify = cast("Any", client)._endpoint.http_session._verify
-    if isinstance(verify, str):
-        context.load_verify_locations(verify)
-    elif verify is False:
+    if not isinstance(verify, str) and verify is not False:
+        return default_tls()
+    context = new_tls()
+    if verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_verify_locations(verify)
     return context
 
 
