@@ -59,6 +59,12 @@ _WALKS_AND_YEARS = (
     "tests/pipelines/test_a_year.py",
 )
 _LONG_PIPELINE_TESTS = (
+    "tests/pipelines/test_receiver_process.py",
+    "tests/pipelines/test_token_years.py",
+    "tests/pipelines/test_capture_events.py::test_a_recheck_that_is_killed_forgets_no_hint",
+    "tests/pipelines/test_capture_events.py::test_lost_repeated_disordered_and_forged_events_change_nothing",
+    "tests/pipelines/test_recheck_captures.py::test_looks_come_closer_and_an_alarm_is_raised_before_the_purge",
+    "tests/pipelines/test_publication.py::test_a_partition_that_is_always_changed_ends_in_a_later_try",
     "tests/pipelines/test_verify_archive.py::test_every_damage_is_found",
     "tests/pipelines/test_recheck_captures.py::test_whatever_was_ever_offered_or_listed_is_archived_in_the_end",
     "tests/pipelines/test_preview_backfill.py::test_a_quiet_fortnight_is_listed_in_full_and_its_captures_are_estimated",

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any, cast
 
 import pytest
 
@@ -26,7 +27,7 @@ GET = f"GET {PATH} HTTP/1.1\r\nHost: receiver\r\n\r\n".encode()
 
 def test_under_load_no_event_is_lost_and_the_memory_does_not_grow():
     """`make benchmark WHAT=events`, shortly; it fails where an answered event is not in the bucket."""
-    first, last = measure_events(4_000, parts=2)[HEADING]
+    first, last = cast("list[dict[str, Any]]", measure_events(4_000, parts=2)[HEADING])
 
     assert first["events"] == last["events"] == 1_880
     assert first["other deliveries"] == 120
@@ -47,6 +48,8 @@ def store(tmp_path):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as server:
+        assert server.stdout
+        assert server.stdin
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
         yield server, Laboratory(tmp_path, "", url, environment={"PYTHONPATH": str(PROJECT)})
         server.stdin.close()
