@@ -21,7 +21,9 @@ class Place:
 
     bucket: str
     prefix: str = ""
-    client: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)  # with the key pair
+    client: Mapping[str, Any] = field(
+        default_factory=dict[str, Any], repr=False
+    )  # with the key pair
     sensitive_prefix: str = ""
 
     @classmethod
