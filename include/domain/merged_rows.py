@@ -6,13 +6,13 @@ that the media host gave it, and the versions that a later one replaced.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
 from include.domain.capture_state import CLOSED_STATUSES, CapturePolicy, capture_progress
 from include.domain.contact_centre import JsonObject, is_identified
-from include.domain.rows import CaptureRow, ContactTaskRow, Outcome
+from include.domain.rows import CaptureRow, ContactTaskRow, Outcome, with_columns
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 _NOTES = "archive"
@@ -38,7 +38,7 @@ def newer_contact_task(there: ContactTaskRow, new: ContactTaskRow) -> ContactTas
     told = max(there, new, key=_told)
     checked = new if new.checked_time >= there.checked_time else there
     requested = {there.capture_requested, new.capture_requested}
-    return replace(
+    return with_columns(
         told,
         capture_requested=True if True in requested else False if False in requested else None,
         capture_state=checked.capture_state,
@@ -62,7 +62,7 @@ def settled(
     A contact task that failed without any failed capture is one that the API refused to tell about.
     """
     if not is_identified(row.task_id):  # nobody can be asked about it
-        return replace(row, capture_state="failed", next_check_time=None, capture_count=0)
+        return with_columns(row, capture_state="failed", next_check_time=None, capture_count=0)
     outcomes: list[Outcome] = [_standing(capture) for capture in captures]
     progress = capture_progress(
         capture_requested=row.capture_requested,
@@ -74,7 +74,7 @@ def settled(
         now=row.checked_time,
         policy=policy,
     )
-    return replace(
+    return with_columns(
         row,
         capture_state=progress.state,
         next_check_time=progress.next_check_time,
@@ -105,7 +105,7 @@ def _standing(capture: CaptureRow) -> Outcome:
 def newer_capture(there: CaptureRow, new: CaptureRow) -> CaptureRow:
     """One capture as two runs know it: a copy beats none, a later copy or attempt an earlier one."""
     latest = new if _progress(new) >= _progress(there) else there
-    merged = replace(
+    merged = with_columns(
         latest,
         first_seen_time=min(there.first_seen_time, new.first_seen_time),
         attempts=max(there.attempts, new.attempts),
@@ -164,7 +164,7 @@ def with_notes(
 ) -> CaptureRow:
     """The row with these notes; what is None stays as it is noted."""
     noted = extra_json_with_notes(row, earlier_versions=earlier_versions, media_etag=media_etag)
-    return row if noted == row.extra_json else replace(row, extra_json=noted)
+    return row if noted == row.extra_json else with_columns(row, extra_json=noted)
 
 
 def extra_json_with_notes(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from include.domain.capture_state import CapturePolicy
@@ -10,7 +9,7 @@ from include.domain.contact_centre import Capture, ContactTask, JsonObject
 from include.domain.merged_rows import settled
 from include.domain.personal_data import OWN_NOTES, PersonalData
 from include.domain.redaction import without_signed_urls
-from include.domain.rows import CaptureRow, ContactTaskRow
+from include.domain.rows import CaptureRow, ContactTaskRow, with_columns
 
 _KEEP_ALL = PersonalData()
 
@@ -56,7 +55,7 @@ def unasked_contact_task_row(row: ContactTaskRow, policy: CapturePolicy) -> Cont
     It counts as last checked at its creation. So what should be asked about is pending and due at once, and
     what was checked before stays as it was then: nothing is called final by a run that did not ask.
     """
-    return settled(replace(row, checked_time=row.created_time), [], policy)
+    return settled(with_columns(row, checked_time=row.created_time), [], policy)
 
 
 def checked_contact_task_row(
@@ -76,7 +75,9 @@ def checked_contact_task_row(
         policy: When to look again.
         is_refused: The API refuses to tell its captures.
     """
-    checked = replace(row, checked_time=now, capture_state="failed" if is_refused else "pending")
+    checked = with_columns(
+        row, checked_time=now, capture_state="failed" if is_refused else "pending"
+    )
     return settled(checked, captures, policy)
 
 

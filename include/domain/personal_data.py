@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from include.domain.contact_centre import Capture, ContactTask, JsonObject
 from include.domain.errors import PermanentError
 from include.domain.redaction import EMAIL, PHONE
-from include.domain.rows import CaptureRow, ContactTaskRow
+from include.domain.rows import CaptureRow, ContactTaskRow, with_columns
 
 Policy = Literal["keep", "mask", "hash", "drop"]
 Column = Literal[
@@ -144,7 +144,7 @@ class PersonalData:
             return row
         row = self._text_columns(row, is_stored=True)
         extra = self._extra(_json_object(row.extra_json), is_stored=True)
-        return replace(row, extra_json=_json_text(extra))
+        return with_columns(row, extra_json=_json_text(extra))
 
     def capture_row(self, row: CaptureRow) -> CaptureRow:
         """A row that was written before, under the policies of now; what is masked or hashed already stays."""
@@ -152,7 +152,7 @@ class PersonalData:
             return row
         told = _json_object(row.extra_json)
         notes = {OWN_NOTES: told.pop(OWN_NOTES)} if OWN_NOTES in told else {}
-        return replace(
+        return with_columns(
             row,
             file_name=self._one("file_name", row.file_name, is_stored=True),
             participants=self._participants(row.participants, is_stored=True),

@@ -5,7 +5,7 @@ A row is a value: what the API told, what was done about it, and when. Times are
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from include.domain.object_keys import Kind
 
@@ -109,3 +109,22 @@ class CompletenessRow:
     def identity(self) -> tuple[str, ...]:
         """What makes two rows the same hour and channel."""
         return (self.org_id, self.created_hour.isoformat(), self.channel_type or "")
+
+
+Row = TypeVar("Row", ContactTaskRow, CaptureRow)
+
+
+def with_columns(row: Row, **columns: Any) -> Row:  # noqa: ANN401 - each of its column's type
+    """A row like this one but for some columns.
+
+    `dataclasses.replace` sets every column anew, one by one: 10 µs, of which a copy of a small recording would
+    pay four.
+
+    Raises:
+        TypeError: A name is that of no column.
+    """
+    changed = object.__new__(type(row))
+    changed.__dict__.update(row.__dict__, **columns)
+    if len(changed.__dict__) > len(row.__dict__):
+        raise TypeError(f"{sorted(columns)} are not all columns of {type(row).__name__}")
+    return changed

@@ -3,7 +3,6 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from include.domain.capture_state import is_at_risk
@@ -13,7 +12,7 @@ from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.merged_rows import newer_contact_task, settled
 from include.domain.new_rows import new_contact_task_row, unasked_contact_task_row
 from include.domain.object_keys import DueMarker, ObjectKey
-from include.domain.rows import CaptureRow, ContactTaskRow
+from include.domain.rows import CaptureRow, ContactTaskRow, with_columns
 from include.pipelines.archive import Archive
 from include.pipelines.archive_captures import (
     Shard,
@@ -74,7 +73,7 @@ def plan_recheck(client: WebexClient, archive: Archive) -> list[Shard]:
         known, late, changed = _look_up(archive, hour, listed or young.get(hour, []), now)
         to_query += [row for row in late if may_have_captures(row)]
         to_query += [
-            replace(row, checked_time=now)
+            with_columns(row, checked_time=now)
             for row in known
             if _is_due(row, now) or row.task_id in hinted
         ]
@@ -177,7 +176,8 @@ def _look_up(
             continue
         # To list is not to check: what is due stays due, and what is final stays checked when it was.
         told = newer_contact_task(
-            there, replace(new, checked_time=there.checked_time, capture_state=there.capture_state)
+            there,
+            with_columns(new, checked_time=there.checked_time, capture_state=there.capture_state),
         )
         told = settled(told, captures[told.task_id], archive.policy)
         if told != there:
