@@ -8,7 +8,6 @@ import json
 import math
 import re
 import zlib
-from itertools import accumulate
 
 from include.domain.contact_centre import JsonObject
 from include.http.connection_pool import Answer, BadAnswer
@@ -18,7 +17,7 @@ _MAX_DIGITS = 20  # those of 2^64; what is longer counts nothing that the API te
 _READ_BYTES = 64 << 10
 _GZIP = 31  # zlib's number for the largest window, with gzip's header
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
-_OPENING_OR_NOT = bytes.maketrans(b"[{]}", b"\1\1\0\0")
+_BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 # A whole pair, half of one, any other escape: in this order, so that only halves are left for the second.
@@ -129,9 +128,12 @@ def _is_deep(content: bytes) -> bool:
         return False
     quotes = content.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b"".join(quotes.split(b'"')[::2])
-    brackets = outside.translate(_OPENING_OR_NOT, delete=_ALL_BUT_BRACKETS)
-    depths = accumulate(1 if is_opening else -1 for is_opening in brackets)
-    return any(depth > MAX_DEPTH for depth in depths)
+    brackets = outside.translate(_BRACKETS_ALIKE, delete=_ALL_BUT_BRACKETS)
+    for _ in range(MAX_DEPTH):  # takes away the innermost level
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def _with_depth_as_text(text: str) -> str:

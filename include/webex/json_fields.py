@@ -26,10 +26,12 @@ class Fields:
 
     def __init__(self, *objects: JsonObject) -> None:
         self._objects = [dict(each) for each in objects]
+        # By the name without what tells repeated members apart (see `parse_json`).
         self._spellings: dict[str, list[tuple[JsonObject, str]]] = {}
         for members in self._objects:
             for spelling in members:
-                self._spellings.setdefault(spelling.lower(), []).append((members, spelling))
+                name = spelling.lower().partition("~")[0]
+                self._spellings.setdefault(name, []).append((members, spelling))
         self._nested: list[tuple[JsonObject, str, list[object], Fields]] = []
 
     def __bool__(self) -> bool:
@@ -78,12 +80,11 @@ class Fields:
 
     def take_all(self, name: str) -> list[object]:
         """Every member of a name, in whatever spelling and as often as it is there (see `parse_json`)."""
-        found: list[object] = []
-        for members in self._objects:
-            for spelling in list(members):
-                if spelling.lower().partition("~")[0] == name.lower():
-                    found.append(members.pop(spelling))
-        return found
+        return [
+            members.pop(spelling)
+            for members, spelling in self._spellings.get(name.lower(), ())
+            if spelling in members
+        ]
 
     def rest(self) -> JsonObject:
         """What nobody took, but for nulls.
@@ -108,9 +109,9 @@ class Fields:
     def _members(self, name: str) -> Sequence[tuple[JsonObject, str]]:
         """Where a member of the name is, in the spelling that is asked for before others."""
         found = [
-            (members, spelling)
-            for members, spelling in self._spellings.get(name.lower(), ())
-            if spelling in members
+            each
+            for each in self._spellings.get(name.lower(), ())
+            if each[1] in each[0] and "~" not in each[1]
         ]
         return found if len(found) < 2 else sorted(found, key=lambda each: each[1] != name)
 
