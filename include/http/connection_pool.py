@@ -258,6 +258,8 @@ class Connection:
         self._socket = connected
         self._buffer = bytearray(_HEAD_BYTES)
         self._rest = memoryview(b"")
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
 
     def close(self) -> None:
         """Close the socket."""
@@ -265,11 +267,9 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Whether nothing came since the last answer: neither bytes that nobody asked for nor the end."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
         # What TLS has decrypted already, the system does not know of.
         is_decrypted = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
-        return not self._rest and not is_decrypted and not poll.poll(0)
+        return not self._rest and not is_decrypted and not self._poll.poll(0)
 
     def exchange(self, head: bytes, body: bytes | memoryview) -> Head:
         """Send a request and read the head of its answer."""
@@ -277,10 +277,7 @@ class Connection:
         self._rest = memoryview(b"")
         failure: OSError | None = None
         try:
-            self._socket.sendall(head)
-            view = memoryview(body)
-            for start in range(0, len(view), _SEND_BYTES):
-                self._socket.sendall(view[start : start + _SEND_BYTES])
+            self._send(head, memoryview(body))
         except TimeoutError:
             raise
         except OSError as error:
@@ -294,6 +291,15 @@ class Connection:
             raise (failure or error) from None
         found.is_keep_alive = found.is_keep_alive and failure is None
         return found
+
+    def _send(self, head: bytes, body: memoryview) -> None:
+        sent = 0
+        if not isinstance(self._socket, ssl.SSLSocket):  # which cannot
+            sent = self._socket.sendmsg([head, body[:_SEND_BYTES]])
+        if sent < len(head):
+            self._socket.sendall(head[sent:])
+        for start in range(max(sent - len(head), 0), len(body), _SEND_BYTES):
+            self._socket.sendall(body[start : start + _SEND_BYTES])
 
     def _answer_head(self, deadline: float) -> Head:
         have = len(self._rest)

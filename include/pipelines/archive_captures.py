@@ -19,7 +19,7 @@ from include.domain.object_keys import safe_part
 from include.domain.redaction import shown_id
 from include.domain.rows import CaptureRow, ContactTaskRow
 from include.pipelines.archive import WORKING_FILES_LIVE, Archive
-from include.pipelines.capture_copies import BucketView, CopiedBatch
+from include.pipelines.capture_copies import CONCURRENT_COPIES, BucketView, CopiedBatch
 from include.pipelines.publication import publish_hours
 from include.storage.tables import from_parquet, read_rows, to_parquet
 from include.webex.captures import CaptureOptions, CapturesQuery, batches
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 # Twenty captures queries outweigh an Airflow task's start of about 1 s.
 MIN_CONTACT_TASKS_PER_SHARD = 200
 MAX_SHARDS = 1000  # Airflow maps at most 1,024 Airflow tasks by default
-# Half a batch: ten captures take two turns, as they would with eight, and fewer threads spend less on taking turns.
-CONCURRENT_COPIES = 5
 MAX_FAILURES_NAMED = 10
 TO_QUERY = "to_query"  # of each shard; in the order of names, what a plan has comes last (see `own_working_files`)
 _TO_PUBLISH = "to_publish.parquet"

@@ -15,7 +15,7 @@ from include.domain.errors import ArchiveError
 from include.domain.estimates import Figure, estimated_mean, estimated_total, spread_starts
 from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.redaction import redact
-from include.pipelines.archive_captures import CONCURRENT_COPIES
+from include.pipelines.capture_copies import CONCURRENT_COPIES
 from include.webex.captures import CapturesQuery, batches
 from include.webex.contact_task_listing import list_contact_tasks
 from include.webex.contact_tasks import MAX_CONTACT_TASKS_PER_PAGE, REACH

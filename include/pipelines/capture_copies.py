@@ -1,9 +1,9 @@
 """Queries the captures of ten contact tasks and copies what is not yet whole in the bucket."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
@@ -23,7 +23,7 @@ from include.domain.merged_rows import (
 from include.domain.new_rows import new_capture_row
 from include.domain.object_keys import ObjectKey
 from include.domain.redaction import redact
-from include.domain.rows import CaptureRow, ContactTaskRow, Outcome
+from include.domain.rows import CaptureRow, ContactTaskRow, Outcome, with_columns
 from include.pipelines.archive import Archive
 from include.storage.captures import ContentChanged, StoredCapture, read_back, store_capture
 from include.storage.formats import Implausible
@@ -39,6 +39,8 @@ from include.webex.media import (
     MediaClient,
 )
 
+# Half a batch: ten captures take two turns, as they would with eight, and fewer threads spend less on taking turns.
+CONCURRENT_COPIES = 5
 # A body that is not the file it should be rarely mends itself; a host in trouble does, within half a minute.
 MAX_ATTEMPTS_IF_IMPLAUSIBLE = 3
 MAX_ATTEMPTS_IF_BROKEN = 6
@@ -179,11 +181,8 @@ class CopiedBatch:
             work = [
                 (row, capture) for row in pending for capture in self._offered(answer, row.task_id)
             ]
-            copies = pool.map(
-                self._copy, [row for row, _ in work], [capture for _, capture in work]
-            )
             expired: set[str] = set()
-            for capture_row, is_expired in copies:
+            for capture_row, is_expired in self._copies(work, pool):
                 self.rows[capture_row.task_id][capture_row.identity] = capture_row
                 if is_expired:
                     expired.add(capture_row.task_id)
@@ -193,6 +192,25 @@ class CopiedBatch:
         for row in self.contact_tasks:
             if row.task_id not in self.refused:
                 self._note_what_is_gone(row.task_id)
+
+    def _copies(
+        self, work: Sequence[tuple[ContactTaskRow, Capture]], pool: ThreadPoolExecutor
+    ) -> list[tuple[CaptureRow, bool]]:
+        """What became of each capture; a thread that is done with one takes the next that is left.
+
+        The threads end together, so that this one is woken once and not after every copy.
+        """
+        left = iter(work)
+
+        def copy_what_is_left() -> list[tuple[CaptureRow, bool]]:
+            return [self._copy(contact_task, capture) for contact_task, capture in left]
+
+        shares = [pool.submit(copy_what_is_left) for _ in work[:CONCURRENT_COPIES]]
+        try:
+            wait(shares, return_when=FIRST_EXCEPTION)
+        finally:  # after a failure, or when this run is ended, nobody begins another one
+            deque(left, maxlen=0)
+        return [copied for share in shares for copied in share.result()]
 
     def _offered(self, answer: Mapping[str, list[Capture] | None], task_id: str) -> list[Capture]:
         offered = answer[task_id]
@@ -214,7 +232,7 @@ class CopiedBatch:
                     known.kind, known.call_type, is_segment=known.segment
                 )
             ):
-                self.rows[task_id][identity] = replace(
+                self.rows[task_id][identity] = with_columns(
                     known, outcome="gone", last_error=NO_LONGER_OFFERED
                 )
 
@@ -236,13 +254,15 @@ class CopiedBatch:
             if look is None:
                 return found, False
             if not _is_other(look, found):
-                return replace(found, last_error=None), False
+                return with_columns(found, last_error=None), False
         attempts_before = known.attempts if known else 0
         if capture.download_url is None:
-            pending = replace(row, attempts=attempts_before, last_error="offered without a URL")
+            pending = with_columns(
+                row, attempts=attempts_before, last_error="offered without a URL"
+            )
             return found or pending, False
         if attempts_before:
-            row = replace(row, attempts=attempts_before)
+            row = with_columns(row, attempts=attempts_before)
         if found is None and known and known.outcome == "copied":
             # The object that the row names is damaged or not there: the same bytes belong under its key.
             found = as_known(row, known)
@@ -288,11 +308,11 @@ class CopiedBatch:
             failure = error
         else:
             if copied.attempts != row.attempts + tries.count:
-                copied = replace(copied, attempts=row.attempts + tries.count)
+                copied = with_columns(copied, attempts=row.attempts + tries.count)
             if replaced:
                 # What a killed run left is dated by the store, whose clock need not agree with this one.
                 times = [row.copied_time for row in (copied, replaced) if row.copied_time]
-                copied = newer_capture(replaced, replace(copied, copied_time=max(times)))
+                copied = newer_capture(replaced, with_columns(copied, copied_time=max(times)))
             self.bucket.remember(copied)
             return copied, False
         attempts = row.attempts + tries.count
@@ -300,7 +320,9 @@ class CopiedBatch:
             # What is copied stays copied; the error says that there is more to be had.
             row = replaced
             outcome = "copied"
-        failed = replace(row, outcome=outcome, attempts=attempts, last_error=redact(str(failure)))
+        failed = with_columns(
+            row, outcome=outcome, attempts=attempts, last_error=redact(str(failure))
+        )
         # A URL that is refused at every visit is not worth two more queries at each.
         known = self.bucket.rows[row.task_id].get(row.identity)
         is_known_to_fail = known is not None and known.last_error == failed.last_error
@@ -432,7 +454,7 @@ def copied_row(
     media_etag: str | None = None,
 ) -> CaptureRow:
     """The row of a capture that is whole in the bucket."""
-    return replace(
+    return with_columns(
         row,
         outcome="copied",
         object_key=key,
@@ -447,7 +469,7 @@ def copied_row(
 
 def as_known(row: CaptureRow, known: CaptureRow) -> CaptureRow:
     """What the API tells now of a capture that was copied before; an error on it tells of a newer version."""
-    found = replace(
+    found = with_columns(
         row,
         outcome="copied",
         object_key=known.object_key,

@@ -15,13 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import tenacity
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from include.domain.errors import TransientError
 from include.domain.object_keys import KeyLayout, ObjectKey
 from include.storage.object_store import Condition, ConditionFailed, ObjectStore
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 MAX_APPEND_ATTEMPTS = 40
 CONCURRENT_READS = 16
@@ -61,8 +65,10 @@ class FoundManifest:
     manifest: Manifest | None
 
 
-@cache  # made when it is needed: it takes as long as to import a library
-def _manifests() -> TypeAdapter[Manifest]:
+@cache  # imported and made when it is needed: who copies captures has no use for it
+def _manifests() -> "TypeAdapter[Manifest]":
+    from pydantic import TypeAdapter  # noqa: PLC0415
+
     return TypeAdapter(Manifest)
 
 

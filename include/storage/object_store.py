@@ -6,8 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from mmap import mmap
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from botocore.exceptions import (
@@ -147,7 +148,7 @@ class ObjectStore:
         self.bucket = bucket
         self._part_bytes = part_bytes
         self._puts = PutRequests(client, bucket, connections, sleep)
-        self._buffers: deque[bytearray] = deque()
+        self._buffers: deque[mmap] = deque()
         self.max_object_bytes = part_bytes * _MAX_PARTS
         client.meta.events.register(
             "before-parse.s3.ListObjectsV2", _times_as_seconds, unique_id="archive-listing-times"
@@ -324,7 +325,8 @@ class ObjectStore:
         try:
             buffer = self._buffers.pop()
         except IndexError:
-            buffer = bytearray(self._part_bytes + 1)
+            # Takes memory as bytes come; a bytearray is filled with zeros first.
+            buffer = mmap(-1, self._part_bytes + 1)
         upload_id = ""
         uploaded: list[dict[str, Any]] = []
         try:
@@ -346,7 +348,7 @@ class ObjectStore:
             raise
         finally:
             self._buffers.append(buffer)
-        return replace(parts.copy(), etag=etag)
+        return parts.copy(etag)
 
     def _begin_upload(self, key: ObjectKey) -> str:
         with self._named_errors():
@@ -552,9 +554,9 @@ class _Parts:
         self._carried = 1
         return view[: self.part_bytes]
 
-    def copy(self) -> StoredCopy:
-        """Length and SHA-256 of what was read so far."""
-        return StoredCopy(self._size_bytes, self.digest.hexdigest())
+    def copy(self, etag: str = "") -> StoredCopy:
+        """Length and SHA-256 of what was read so far, and the ETag that the store gave it."""
+        return StoredCopy(self._size_bytes, self.digest.hexdigest(), etag)
 
 
 def _code(error: ClientError) -> str:

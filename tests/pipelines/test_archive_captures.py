@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from include.domain.interval import HOUR, Interval, hour_of
 from include.domain.rows import ContactTaskRow
 from include.pipelines import archive_captures as pipeline
 from include.pipelines.capture_copies import (
+    CONCURRENT_COPIES,
     MAX_ATTEMPTS_IF_BROKEN,
     MAX_ATTEMPTS_IF_IMPLAUSIBLE,
     MAX_QUERIES_OF_ONE_BATCH,
@@ -404,6 +406,27 @@ def test_a_store_in_trouble_fails_the_shard_for_another_try_and_marks_no_capture
         pipeline.archive_shard(shard, centre.client, centre.media, full, options)
 
     assert centre.archived.objects == []
+
+
+def test_no_copy_begins_after_the_store_has_failed_for_good(open_centre):
+    centre = open_centre(tasks_per_hour=10)
+    archive, options = centre.archive(), pipeline.ArchiveOptions()
+    [shard] = pipeline.plan_shards(centre.hour(OLD_ENOUGH), centre.client, archive, options)
+    begun = []
+
+    class RefusingStore(type(archive.store)):
+        def write_stream(self, key, source, condition=None, approve=None):
+            begun.append(key)
+            if len(begun) == 1:
+                raise PermanentError("The object store denies it.")
+            time.sleep(0.5)
+            return super().write_stream(key, source, condition, approve)
+
+    refusing = replace(archive, store=RefusingStore(centre.s3, centre.bucket))
+    with pytest.raises(PermanentError, match="denies"):
+        pipeline.archive_shard(shard, centre.client, centre.media, refusing, options)
+
+    assert len(begun) == CONCURRENT_COPIES < len(centre.truth(centre.hour(OLD_ENOUGH)))
 
 
 def test_a_shard_that_never_finished_leaves_its_contact_tasks_pending(open_centre):
