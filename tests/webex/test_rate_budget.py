@@ -9,15 +9,17 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event as SharedEvent
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import redis
 from pydantic import SecretStr
-from pyrate_limiter import InMemoryStateStore
+from pyrate_limiter import GCRA, Decision, InMemoryStateStore, Rate
 
 from include.domain.errors import PermanentError, TransientError
 from include.webex.rate_budget import (
@@ -115,6 +117,37 @@ def test_twenty_processes_keep_to_the_budget_and_use_it_up(place: Place):
     assert len(used) >= 0.95 * could_use
 
 
+def test_who_spends_waits_for_who_is_spending(tmp_path: Path):
+    """What the test above sees by chance: the second looks only at what the first has written."""
+    first_is_spending, first_may_go_on = Event(), Event()
+    seen: list[tuple[float, ...]] = []
+
+    class Watched(GCRA):
+        def step(
+            self, rates: list[Rate], state: tuple[float, ...], now: int, weight: int
+        ) -> tuple[tuple[float, ...], Decision]:
+            seen.append(state)
+            first_is_spending.set()
+            assert len(seen) > 1 or first_may_go_on.wait(30)
+            return super().step(rates, state, now, weight)
+
+    def spend() -> Decision:
+        return FileBudgetStore(CLIENT_ID, tmp_path).check(
+            Watched(), [Rate(1, 60_000)], 1_000_000, 1
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(spend)
+        assert first_is_spending.wait(30)
+        second = pool.submit(spend)
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        first_may_go_on.set()
+        assert first.result(30).allowed
+        assert not second.result(30).allowed
+    assert seen[0] != seen[1]
+
+
 class SteppedStore(InMemoryStateStore):
     """In memory, by a clock that only sleeping moves, always a little too far."""
 
@@ -187,14 +220,14 @@ def test_another_client_id_has_a_budget_of_its_own(place: Place):
     assert time.monotonic() - begun < WINDOW_SECONDS
 
 
-def _acquire_for_ever(place: Place, started: Event) -> None:
+def _acquire_for_ever(place: Place, started: SharedEvent) -> None:
     budget = place.budget(60_000)
     while True:
         budget.acquire()
         started.set()
 
 
-def _hold_the_lock(place: Place, started: Event) -> None:
+def _hold_the_lock(place: Place, started: SharedEvent) -> None:
     (state_path,) = place.folder.glob("*.state")
     with state_path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -204,7 +237,7 @@ def _hold_the_lock(place: Place, started: Event) -> None:
 
 @pytest.mark.parametrize("target", [_acquire_for_ever, _hold_the_lock])
 def test_a_process_killed_in_the_middle_does_not_block_the_others(
-    tmp_path: Path, target: Callable[[Place, Event], None]
+    tmp_path: Path, target: Callable[[Place, SharedEvent], None]
 ):
     place = Place(tmp_path)
     place.budget().acquire()
