@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import io
 import os
 import signal
 import socket
@@ -21,9 +22,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools import local_s3
 
@@ -44,6 +46,7 @@ _SWIFT_ENVIRONMENT = {"EVENTLET_NO_GREENDNS": "yes"}
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 SECONDS_BETWEEN_LOOKS = 0.02  # how often a server in a thread looks whether it shall end
+_MOTO_CHANGES = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,10 @@ def rclone_server(directory: Path) -> Iterator[S3Server]:
 
 @contextlib.contextmanager
 def moto_server() -> Iterator[S3Server]:
-    """Run moto's S3 in a thread; its buckets live in this process, shared by all its servers."""
+    """Run moto's S3 in a thread; its buckets live in this process, shared by all its servers.
+
+    It changes one thing at a time: moto itself looks whether a condition holds, and writes later.
+    """
     from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import ThreadedWSGIServer
 
@@ -120,7 +126,16 @@ def moto_server() -> Iterator[S3Server]:
             return _Accepted(fileno=accepted.detach()), address
 
     # Not moto's own server, which looks through all its services for that of each request: a third of its time.
-    server = Server("127.0.0.1", 0, create_backend_app("s3"))
+    moto = create_backend_app("s3")
+
+    def one_change_at_a_time(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return moto(environ, start)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        with _MOTO_CHANGES:
+            return moto({**environ, "wsgi.input": io.BytesIO(body)}, start)
+
+    server = Server("127.0.0.1", 0, one_change_at_a_time)
     thread = threading.Thread(
         target=server.serve_forever, args=(SECONDS_BETWEEN_LOOKS,), daemon=True
     )

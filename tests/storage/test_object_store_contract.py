@@ -367,9 +367,9 @@ def test_what_the_servers_do_with_a_stream_whose_condition_fails(bucket_on, size
     }
 
 
-def test_of_many_first_streams_one_wins_where_conditions_hold(bucket_on):
-    """Not on moto, where several may win that put their parts together at once."""
-    store = bucket_on("ministack").store
+@pytest.mark.parametrize("server_name", CONDITIONAL)
+def test_of_many_first_streams_one_wins_where_conditions_hold(bucket_on, server_name):
+    store = bucket_on(server_name).store
     won: list[int] = []
 
     def write(number: int) -> None:
