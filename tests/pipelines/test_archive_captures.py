@@ -417,9 +417,9 @@ def test_no_copy_begins_after_the_store_has_failed_for_good(open_centre):
     class RefusingStore(type(archive.store)):
         def write_stream(self, key, source, condition=None, approve=None):
             begun.append(key)
-            if len(begun) == 1:
+            if len(begun) == CONCURRENT_COPIES:
                 raise PermanentError("The object store denies it.")
-            time.sleep(0.5)
+            time.sleep(1)
             return super().write_stream(key, source, condition, approve)
 
     refusing = replace(archive, store=RefusingStore(centre.s3, centre.bucket))
