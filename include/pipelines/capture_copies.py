@@ -2,7 +2,8 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -205,18 +206,21 @@ class CopiedBatch:
         left = iter(work)
 
         def copy_what_is_left() -> list[tuple[CaptureRow, bool]]:
-            return [self._copy(contact_task, capture) for contact_task, capture in left]
+            try:
+                return [self._copy(contact_task, capture) for contact_task, capture in left]
+            finally:  # after a failure nobody begins another one
+                deque(left, maxlen=0)
 
         shares = [pool.submit(copy_what_is_left)]
         try:
             while len(shares) < min(len(work), CONCURRENT_COPIES):
-                if wait(shares, _SECONDS_TO_ANOTHER_THREAD, return_when=FIRST_COMPLETED).done:
+                with suppress(TimeoutError):
+                    shares[0].exception(_SECONDS_TO_ANOTHER_THREAD)
                     break
                 shares.append(pool.submit(copy_what_is_left))
-            wait(shares, return_when=FIRST_EXCEPTION)
-        finally:  # after a failure, or when this run is ended, nobody begins another one
+            return [copied for share in shares for copied in share.result()]
+        finally:  # nor when this run is ended
             deque(left, maxlen=0)
-        return [copied for share in shares for copied in share.result()]
 
     def _offered(self, answer: Mapping[str, list[Capture] | None], task_id: str) -> list[Capture]:
         offered = answer[task_id]

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import time
 from dataclasses import replace
 
@@ -408,23 +410,47 @@ def test_a_store_in_trouble_fails_the_shard_for_another_try_and_marks_no_capture
     assert centre.archived.objects == []
 
 
-def test_no_copy_begins_after_the_store_has_failed_for_good(open_centre):
+class Ended(BaseException):
+    """As Airflow ends what takes longer than its `execution_timeout`."""
+
+
+def deny() -> None:
+    raise PermanentError("The object store denies it.")
+
+
+def end_the_run() -> None:
+    os.kill(os.getpid(), signal.SIGALRM)  # the main thread gets it
+
+
+@pytest.mark.parametrize(
+    ("what_happens", "error"),
+    [(deny, PermanentError), (end_the_run, Ended)],
+    ids=["failed for good", "run was ended"],
+)
+def test_no_copy_begins_after(open_centre, what_happens, error):
     centre = open_centre(tasks_per_hour=10)
     archive, options = centre.archive(), pipeline.ArchiveOptions()
     [shard] = pipeline.plan_shards(centre.hour(OLD_ENOUGH), centre.client, archive, options)
     begun = []
 
-    class RefusingStore(type(archive.store)):
+    class SlowStore(type(archive.store)):
         def write_stream(self, key, source, condition=None, approve=None):
             begun.append(key)
             if len(begun) == CONCURRENT_COPIES:
-                raise PermanentError("The object store denies it.")
+                what_happens()
             time.sleep(1)
             return super().write_stream(key, source, condition, approve)
 
-    refusing = replace(archive, store=RefusingStore(centre.s3, centre.bucket))
-    with pytest.raises(PermanentError, match="denies"):
-        pipeline.archive_shard(shard, centre.client, centre.media, refusing, options)
+    def end(*_):
+        raise Ended
+
+    slow = replace(archive, store=SlowStore(centre.s3, centre.bucket))
+    handler = signal.signal(signal.SIGALRM, end)
+    try:
+        with pytest.raises(error):
+            pipeline.archive_shard(shard, centre.client, centre.media, slow, options)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
 
     assert len(begun) == CONCURRENT_COPIES < len(centre.truth(centre.hour(OLD_ENOUGH)))
 
