@@ -7,6 +7,7 @@ the Airflow tasks that it finished.
 
 import contextlib
 import dataclasses
+import importlib.abc
 import json
 import os
 import signal
@@ -154,7 +155,6 @@ def s3_client(s3: dict[str, Any]) -> Any:
     return _session.client("s3", **s3)
 
 
-# Made before any fork: reading the description of S3 takes a third of a second.
 _session = boto3.session.Session()
 
 
@@ -249,6 +249,17 @@ def killed_process() -> Iterator[KilledProcess]:
         process.stdin.close()
 
 
+class NoPandas(importlib.abc.MetaPathFinder):
+    """As in production: where it is installed, pyarrow imports it, in each child anew."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
+
+
 if __name__ == "__main__":
+    sys.meta_path.insert(0, NoPandas())
+    # Before any fork: it reads the description of S3, which takes a third of a second and is kept.
+    _session.client("s3", region_name="us-east-1")
     for line in sys.stdin:
         print(json.dumps(dataclasses.asdict(_fork(Run(**json.loads(line))))), flush=True)
