@@ -280,7 +280,7 @@ class LocalRun:
                     f"After {ARCHIVE_SECONDS} s the hours are not archived. "
                     f"Airflow's logs say why: {_relative(self.places.airflow_home / 'logs')}"
                 )
-            time.sleep(0.5)
+            time.sleep(1)
         failed = [run["logical_date"] for run in runs if run["state"] != "success"]
         if failed:
             raise LauncherError(self._explain_failure(ARCHIVE, f" for {', '.join(failed)}"))
