@@ -106,16 +106,22 @@ class ManifestChain:
                     )
 
     def state_of(self, key: ObjectKey, sha256: str | None) -> PartitionState:
-        """Whether a partition with this SHA-256 (None: that is not there) is what it should be."""
-        published = self.partitions.get(key)
+        """Whether a partition with this SHA-256 (None: that is not there) is what it should be.
+
+        It should be what was announced and not replaced since. That need not be what the newest manifest names:
+        of runs that announce at once, one replaces the partition, and another that finds nothing more to change
+        then leaves a manifest whose content never was.
+        """
+        published = [partition for _, partition in self.partitions.get(key, [])]
         if not published:
             return "unknown" if sha256 else "published"
         if sha256 is None:
             return "missing"
-        if sha256 == published[0][1].sha256:
+        announced = {each.sha256 for each in published}
+        replaced = {each.replaced_sha256 for each in published if each.is_change}
+        if sha256 == published[0].sha256 or sha256 in announced - replaced:
             return "published"
-        earlier = {partition.sha256 for _, partition in published}
-        return "unfinished" if sha256 in {*earlier, published[0][1].replaced_sha256} else "altered"
+        return "unfinished" if sha256 in {*announced, published[0].replaced_sha256} else "altered"
 
     def breaks(self, since: datetime | None) -> list[Finding]:
         """Where a partition had become something that nobody published before a run replaced it.

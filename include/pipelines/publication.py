@@ -165,7 +165,7 @@ def _announce(archive: Archive, merged: Sequence[_Merged]) -> None:
     """What must be in the bucket before the partitions: when to look again, and what they will be."""
     for hour in merged:
         _mark_as_due(archive, hour)
-    # Also what an hour leaves as it is: so the newest manifest always tells what its partitions are.
+    # Also what an hour leaves as it is: so a repeat makes good what a killed run announced.
     changes = [
         PublishedPartition(
             key=partition.key,

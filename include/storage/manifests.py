@@ -40,6 +40,11 @@ class PublishedPartition:
     replaced_sha256: str | None
     rows: int
 
+    @property
+    def is_change(self) -> bool:
+        """A publication names also what it leaves as it is."""
+        return self.sha256 != self.replaced_sha256
+
 
 @dataclass(frozen=True)
 class Manifest:

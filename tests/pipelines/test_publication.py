@@ -14,13 +14,14 @@ from include.domain.merged_rows import earlier_versions
 from include.domain.object_keys import KeyLayout, ObjectKey
 from include.domain.rows import CaptureRow, CompletenessRow, ContactTaskRow
 from include.pipelines.archive import Archive
+from include.pipelines.manifest_chain import ManifestChain
 from include.pipelines.publication import (
     HOURS_PER_MANIFEST,
     MAX_PUBLISH_ATTEMPTS,
     publish_completeness,
     publish_hours,
 )
-from include.storage.manifests import Manifest, iter_manifests, sha256_of
+from include.storage.manifests import Manifest, PublishedPartition, iter_manifests, sha256_of
 from include.storage.object_store import Condition, ConditionFailed, ObjectStore
 from include.storage.tables import read_rows
 from tests.builders import ORG_ID
@@ -274,6 +275,32 @@ def test_a_partition_changed_meanwhile_is_merged_again(store, key, is_there):
     assert {row.task_id for row in read_rows(store, CAPTURES_KEY, CaptureRow)} == expected
     assert {row.capture_count for row in contact_tasks(store).values()} == {1}
     assert_ends_in_the_bucket(store)
+
+
+def test_who_was_overtaken_and_finds_nothing_more_to_change_leaves_what_was_published(store):
+    """Its manifest is the newest, and names what never was: the chain tells all the same what should be there."""
+    publish(store, a_task(checked_time=NOON))
+    others = [a_task(checked_time=LATER + HOUR), a_task(checked_time=LATER + 2 * HOUR)]
+
+    def overtake(key: ObjectKey) -> None:
+        while others and key.startswith(KEYS.manifests()):
+            publish(store, others.pop(0))
+
+    publish(WatchedStore(store, overtake), a_task(checked_time=LATER))
+
+    partition = sha256_of(store.read(TASKS_KEY)[0])
+    assert partition != manifests(store)[-1].partitions[-1].sha256
+    chain = ManifestChain.read(archive(store))
+    assert chain.state_of(TASKS_KEY, partition) == "published"
+    assert chain.breaks(None) == []
+    before_it = {each.replaced_sha256 for each in chain_of(store)} - {None, partition}
+    assert {chain.state_of(TASKS_KEY, sha256) for sha256 in before_it} == {"unfinished"}
+
+
+def chain_of(store: ObjectStore) -> list[PublishedPartition]:
+    """What was announced for the contact tasks."""
+    every = [partition for manifest in manifests(store) for partition in manifest.partitions]
+    return [partition for partition in every if partition.key == TASKS_KEY]
 
 
 def test_an_hour_that_is_done_is_not_merged_again_because_of_another(store):
