@@ -150,13 +150,34 @@ def test_a_newer_file_with_more_columns_in_another_order_is_read():
     assert from_parquet(body.getvalue(), ContactTaskRow) == [row]
 
 
-WHOLE = to_parquet([a_contact_task_row(task_id=f"task-{n}") for n in range(5)], ContactTaskRow)
+ROWS_OF_WHOLE = [a_contact_task_row(task_id=f"task-{n}") for n in range(5)]
+WHOLE = to_parquet(ROWS_OF_WHOLE, ContactTaskRow)
+# What follows the pages: the footer, its length in four bytes, and "PAR1".
+PAGES_END = len(WHOLE) - 8 - int.from_bytes(WHOLE[-8:-4], "little")
+
+
+def in_another_zone(zone: str) -> bytes:
+    table = pq.read_table(io.BytesIO(WHOLE))
+    index = table.column_names.index("created_time")
+    times = table.column(index).cast(pa.timestamp("us", tz=zone))
+    body = io.BytesIO()
+    pq.write_table(table.set_column(index, "created_time", times), body)
+    return body.getvalue()
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"PAR1", b"<Error/>", WHOLE[:-1], WHOLE[: len(WHOLE) // 2], WHOLE[20:], WHOLE[::-1]],
-    ids=["empty", "magic", "xml", "all-but-a-byte", "half", "no-beginning", "reversed"],
+    [
+        b"",
+        b"PAR1",
+        b"<Error/>",
+        WHOLE[:-1],
+        WHOLE[: len(WHOLE) // 2],
+        WHOLE[20:],
+        WHOLE[::-1],
+        in_another_zone("UTX"),
+    ],
+    ids=["empty", "magic", "xml", "all-but-a-byte", "half", "no-beginning", "reversed", "zone"],
 )
 def test_a_damaged_file_is_named_with_its_remedy(body):
     with pytest.raises(PermanentError, match=r"damaged .*: restore or delete it") as caught:
@@ -164,13 +185,22 @@ def test_a_damaged_file_is_named_with_its_remedy(body):
     assert caught.value.__suppress_context__
 
 
-@given(position=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
-@settings(max_examples=150)
-def test_any_changed_byte_is_read_or_refused_but_never_another_error(position, value):
-    body = WHOLE[:position] + bytes([value]) + WHOLE[position + 1 :]
+def with_byte(position: int, value: int) -> bytes:
+    return WHOLE[:position] + bytes([value]) + WHOLE[position + 1 :]
 
+
+@given(position=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
+@settings(max_examples=300)
+def test_any_changed_byte_is_read_or_refused_but_never_another_error(position, value):
     with suppress(PermanentError):
-        from_parquet(body, ContactTaskRow)
+        from_parquet(with_byte(position, value), ContactTaskRow)
+
+
+@given(position=st.integers(0, PAGES_END - 1), value=st.integers(0, 255))
+@settings(max_examples=300)
+def test_no_changed_byte_of_a_page_changes_a_value(position, value):
+    with suppress(PermanentError):
+        assert from_parquet(with_byte(position, value), ContactTaskRow) == ROWS_OF_WHOLE
 
 
 # Merging into what is there
