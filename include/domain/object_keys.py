@@ -73,12 +73,12 @@ def _org(org_id: str) -> str:
     return f"org_id={safe_part(org_id)}"
 
 
-@lru_cache(maxsize=1024)  # all keys of a shard are of a few hours
+@lru_cache(maxsize=64)  # keys are made hour by hour
 def _partition(org_id: str, hour: datetime) -> str:
     return f"{_org(org_id)}/created_date={hour:%Y-%m-%d}"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _folder_of_hour(org_id: str, hour: datetime) -> str:
     return f"{_partition(org_id, hour)}/created_hour={hour:%H}"
 
