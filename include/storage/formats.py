@@ -22,13 +22,14 @@ _INSIDE_OF_A_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _CONTINUES_A_CHARACTER = bytes(range(0x80, 0xC0))  # in UTF-8
 _MAX_TOP_LEVEL_KEYS = 64
-# Cisco's own two shapes, and those of gateways, S3, Spring and RFC 9457, in lower case.
+# Cisco's own two shapes, and those of gateways, S3, Spring, GraphQL and RFC 9457, in lower case.
 _TELLS_AN_ERROR = frozenset(
     {"error", "errors", "message", "fault", "detail", "exception", "__type", "error_description"}
 )
 _ERROR_MEMBERS = _TELLS_AN_ERROR | {
-    *("code", "details", "hostid", "instance", "key", "path", "reason", "request_id", "requestid"),
-    *("resource", "status", "statuscode", "timestamp", "title", "trace", "trackingid", "type"),
+    *("code", "data", "details", "extensions", "hostid", "instance", "key", "path", "reason"),
+    *("request_id", "requestid", "resource", "status", "statuscode", "timestamp", "title"),
+    *("trace", "trackingid", "type"),
 }
 # A RIFF header that says 0 or all ones was written before its writer knew the length.
 _UNKNOWN_RIFF_SIZES = frozenset({0, 0xFFFFFFFF})

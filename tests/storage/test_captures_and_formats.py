@@ -98,6 +98,7 @@ REFUSED: dict[str, tuple[str | None, Kind, bytes, bool, str]] = {
     "html-for-json": ("t.json", "transcript", HTML, True, "not JSON"),
     "xml-for-json": ("t.json", "transcript", XML, True, "not JSON"),
     "error-for-json": ("t.json", "transcript", ERROR, True, "error message"),
+    "graphql-for-json": ("t.json", "transcript", b'{"errors": [{}], "data": null}', True, "error message"),
     "message-for-json": ("t.json", "transcript", b'{"Message": "gone", "code": 410}', True, "error message"),
     "a-bare-text": ("t.json", "transcript", b'"Internal Server Error"', True, "not a JSON object"),
     "a-bare-null": ("t.json", "transcript", b"null", True, "not a JSON object"),
